@@ -1,0 +1,366 @@
+//! Aligned memory under one budget per shard.
+//!
+//! 1. A [`Pool`] hands out block-aligned memory in powers of two from [`SIZE_MIN_BYTES`] to [`SIZE_MAX_BYTES`] and
+//!    refuses above its budget; larger requests are served exactly, from the same budget. What comes back is kept
+//!    for reuse.
+//! 2. A [`Buffer`] has one owner who may write everywhere: receive buffers, reads from disk.
+//! 3. An [`AppendBuffer`] is shared and only ever appended to: bytes below its length never change again, bytes
+//!    above it are never read by anyone but the disk (as padding). That is why the appender may go on filling it
+//!    while slices of it are being sent. Staging and tail cache are made of these.
+//! 4. A [`Slice`] is a counted, immutable view of either.
+//!
+//! Invariants
+//! - Memory goes back to the pool when its last owner is gone, be it an operation in the ring.
+//! - The pool counts what is handed out, not what it keeps; what it keeps is trimmed so that both stay in budget.
+//! - `Rc`s: nothing here leaves its shard.
+
+use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
+use std::cell::{Cell, RefCell};
+use std::fmt;
+use std::ops::{Deref, DerefMut, Range};
+use std::ptr::NonNull;
+use std::rc::Rc;
+
+use crate::base::units::{KIB, MIB, align_up};
+
+/// Alignment of all memory here: at least the block that direct I/O needs.
+pub const ALIGN_BYTES: usize = 4 * KIB;
+/// The smallest size handed out.
+pub const SIZE_MIN_BYTES: usize = 4 * KIB;
+/// The largest size that is kept for reuse.
+pub const SIZE_MAX_BYTES: usize = 2 * MIB;
+const CLASS_COUNT: usize = (SIZE_MAX_BYTES / SIZE_MIN_BYTES).trailing_zeros() as usize + 1;
+
+/// A shard's budget of aligned memory. Clones are the same pool.
+#[derive(Clone)]
+pub struct Pool(Rc<PoolInner>);
+
+struct PoolInner {
+    budget_bytes: usize,
+    used_bytes: Cell<usize>,
+    kept_bytes: Cell<usize>,
+    kept: RefCell<[Vec<NonNull<u8>>; CLASS_COUNT]>,
+}
+
+/// Memory that knows its pool.
+struct Block {
+    memory: NonNull<u8>,
+    size_bytes: usize,
+    pool: Rc<PoolInner>,
+}
+
+impl Pool {
+    /// A pool that hands out at most `budget_bytes` at a time. Memory is taken from the system as it is used.
+    pub fn new(budget_bytes: usize) -> Pool {
+        Pool(Rc::new(PoolInner {
+            budget_bytes,
+            used_bytes: Cell::new(0),
+            kept_bytes: Cell::new(0),
+            kept: RefCell::new(std::array::from_fn(|_| Vec::new())),
+        }))
+    }
+
+    /// A buffer of at least `size_bytes`, or `None` when that would exceed the budget. Its contents are arbitrary
+    /// but initialized.
+    pub fn take(&self, size_bytes: usize) -> Option<Buffer> {
+        self.block(size_bytes).map(Buffer)
+    }
+
+    /// An empty append-only buffer of at least `size_bytes`, or `None` when that would exceed the budget.
+    pub fn take_append(&self, size_bytes: usize) -> Option<AppendBuffer> {
+        let block = self.block(size_bytes)?;
+        Some(AppendBuffer(Rc::new(Appendable { block, length: Cell::new(0) })))
+    }
+
+    /// Bytes handed out now.
+    pub fn used_bytes(&self) -> usize {
+        self.0.used_bytes.get()
+    }
+
+    /// The most that may be handed out at a time.
+    pub fn budget_bytes(&self) -> usize {
+        self.0.budget_bytes
+    }
+
+    fn block(&self, size_bytes: usize) -> Option<Block> {
+        let size = match class_of(size_bytes) {
+            Some(class) => SIZE_MIN_BYTES << class,
+            None => align_up(size_bytes as u64, ALIGN_BYTES as u64) as usize,
+        };
+        let used = self.0.used_bytes.get().checked_add(size)?;
+        if used > self.0.budget_bytes {
+            return None;
+        }
+        let kept = class_of(size).and_then(|class| self.0.kept.borrow_mut()[class].pop());
+        let memory = match kept {
+            Some(memory) => {
+                self.0.kept_bytes.set(self.0.kept_bytes.get() - size);
+                memory
+            }
+            None => {
+                self.0.trim(self.0.budget_bytes - used);
+                allocate(size)
+            }
+        };
+        self.0.used_bytes.set(used);
+        Some(Block { memory, size_bytes: size, pool: self.0.clone() })
+    }
+}
+
+impl PoolInner {
+    /// Gives kept memory back to the system until at most `limit_bytes` of it are left, largest blocks first.
+    fn trim(&self, limit_bytes: usize) {
+        let mut kept = self.kept.borrow_mut();
+        for class in (0..CLASS_COUNT).rev() {
+            while self.kept_bytes.get() > limit_bytes {
+                let Some(memory) = kept[class].pop() else { break };
+                self.kept_bytes.set(self.kept_bytes.get() - (SIZE_MIN_BYTES << class));
+                // SAFETY: the pool owns kept memory; it was allocated with this layout and is no longer listed.
+                unsafe { dealloc(memory.as_ptr(), layout(SIZE_MIN_BYTES << class)) };
+            }
+        }
+    }
+}
+
+impl Drop for PoolInner {
+    fn drop(&mut self) {
+        self.trim(0);
+    }
+}
+
+impl Drop for Block {
+    fn drop(&mut self) {
+        let pool = &self.pool;
+        pool.used_bytes.set(pool.used_bytes.get() - self.size_bytes);
+        match class_of(self.size_bytes) {
+            Some(class) => {
+                pool.kept.borrow_mut()[class].push(self.memory);
+                pool.kept_bytes.set(pool.kept_bytes.get() + self.size_bytes);
+            }
+            // SAFETY: this block owns its memory, which was allocated with this layout; nobody else frees it.
+            None => unsafe { dealloc(self.memory.as_ptr(), layout(self.size_bytes)) },
+        }
+    }
+}
+
+fn class_of(size_bytes: usize) -> Option<usize> {
+    let size = size_bytes.max(SIZE_MIN_BYTES).next_power_of_two();
+    (size <= SIZE_MAX_BYTES).then(|| (size / SIZE_MIN_BYTES).trailing_zeros() as usize)
+}
+
+fn layout(size_bytes: usize) -> Layout {
+    Layout::from_size_align(size_bytes, ALIGN_BYTES).expect("sizes are bounded by the budget")
+}
+
+fn allocate(size_bytes: usize) -> NonNull<u8> {
+    let layout = layout(size_bytes);
+    // SAFETY: the size is not zero: every caller rounds up to at least one block.
+    let memory = unsafe { alloc(layout) };
+    let Some(memory) = NonNull::new(memory) else { handle_alloc_error(layout) };
+    // Initialized once, so that handing it out as `&mut [u8]` is sound even where nothing was written yet.
+    // SAFETY: `memory` is the start of `size_bytes` bytes that nobody else knows of.
+    unsafe { memory.write_bytes(0, size_bytes) };
+    memory
+}
+
+/// Memory with one owner, who may write everywhere.
+pub struct Buffer(Block);
+
+impl Buffer {
+    /// Ends writing: the first `length_bytes` become an immutable, shareable slice.
+    pub fn freeze(self, length_bytes: usize) -> Slice {
+        assert!(length_bytes <= self.0.size_bytes);
+        let appendable = Appendable { block: self.0, length: Cell::new(length_bytes) };
+        Slice { owner: Rc::new(appendable), start: 0, length: length_bytes }
+    }
+}
+
+impl Deref for Buffer {
+    type Target = [u8];
+    fn deref(&self) -> &[u8] {
+        // SAFETY: the block owns that many initialized bytes, and `&self` keeps writers out.
+        unsafe { std::slice::from_raw_parts(self.0.memory.as_ptr(), self.0.size_bytes) }
+    }
+}
+
+impl DerefMut for Buffer {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as above, and `&mut self` makes this the only reference.
+        unsafe { std::slice::from_raw_parts_mut(self.0.memory.as_ptr(), self.0.size_bytes) }
+    }
+}
+
+impl fmt::Debug for Buffer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Buffer({} bytes)", self.0.size_bytes)
+    }
+}
+
+struct Appendable {
+    block: Block,
+    length: Cell<usize>,
+}
+
+/// Shared memory that is only ever appended to. Clones are the same buffer.
+#[derive(Clone)]
+pub struct AppendBuffer(Rc<Appendable>);
+
+impl AppendBuffer {
+    /// Bytes appended so far.
+    pub fn len(&self) -> usize {
+        self.0.length.get()
+    }
+
+    /// True if nothing was appended yet.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The most it can hold.
+    pub fn capacity(&self) -> usize {
+        self.0.block.size_bytes
+    }
+
+    /// Bytes that can still be appended.
+    pub fn room(&self) -> usize {
+        self.capacity() - self.len()
+    }
+
+    /// Copies `bytes` behind what is there. They must fit.
+    #[inline]
+    pub fn append(&self, bytes: &[u8]) {
+        let length = self.len();
+        assert!(bytes.len() <= self.room(), "append of {} with {} left", bytes.len(), self.room());
+        // SAFETY: the target lies within the block and above the length, so no slice of counted bytes covers it;
+        // `bytes` is initialized memory that a shared reference keeps unchanged, so it cannot be that target.
+        unsafe {
+            self.0.block.memory.as_ptr().add(length).copy_from_nonoverlapping(bytes.as_ptr(), bytes.len());
+        }
+        self.0.length.set(length + bytes.len());
+    }
+
+    /// Zeros the bytes from the length up to the next multiple of `align_bytes`, so that the disk is given defined
+    /// padding, and returns that multiple. The length stays.
+    pub fn pad(&self, align_bytes: usize) -> usize {
+        let length = self.len();
+        let end = align_up(length as u64, align_bytes as u64) as usize;
+        assert!(end <= self.capacity());
+        // SAFETY: within the block, above the length, so no slice of counted bytes covers it. A padded slice that is
+        // being written may cover it, but the bytes it covers were zeroed when it was made, and the appender starts
+        // a new buffer rather than touch a block in flight.
+        unsafe { self.0.block.memory.as_ptr().add(length).write_bytes(0, end - length) };
+        end
+    }
+
+    /// A view of `range`, which must lie below the length.
+    pub fn slice(&self, range: Range<usize>) -> Slice {
+        assert!(range.start <= range.end && range.end <= self.len(), "{range:?} of {}", self.len());
+        Slice { owner: self.0.clone(), start: range.start, length: range.len() }
+    }
+
+    /// A view for the disk that may reach above the length, into padding made by [`pad`](Self::pad). The owner must
+    /// not append into it while it is in use.
+    pub fn slice_padded(&self, range: Range<usize>) -> Slice {
+        assert!(range.start <= range.end && range.end <= self.capacity());
+        Slice { owner: self.0.clone(), start: range.start, length: range.len() }
+    }
+}
+
+impl fmt::Debug for AppendBuffer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "AppendBuffer({} of {} bytes)", self.len(), self.capacity())
+    }
+}
+
+/// A counted view of bytes that do not change any more.
+#[derive(Clone)]
+pub struct Slice {
+    owner: Rc<Appendable>,
+    start: usize,
+    length: usize,
+}
+
+impl Slice {
+    /// The bytes.
+    #[inline]
+    pub fn as_bytes(&self) -> &[u8] {
+        // SAFETY: the range was checked against the block when the slice was made, its bytes are initialized, and
+        // bytes below an append buffer's length are never written again.
+        unsafe { std::slice::from_raw_parts(self.owner.block.memory.as_ptr().add(self.start), self.length) }
+    }
+
+    /// The number of bytes.
+    pub fn len(&self) -> usize {
+        self.length
+    }
+
+    /// True if there are no bytes.
+    pub fn is_empty(&self) -> bool {
+        self.length == 0
+    }
+
+    /// A part of this slice.
+    pub fn slice(&self, range: Range<usize>) -> Slice {
+        assert!(range.start <= range.end && range.end <= self.length);
+        Slice { owner: self.owner.clone(), start: self.start + range.start, length: range.len() }
+    }
+}
+
+impl fmt::Debug for Slice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Slice({} bytes)", self.length)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_budget_is_never_exceeded_and_what_comes_back_is_reused() {
+        let pool = Pool::new(64 * KIB);
+        let big = pool.take(40 * KIB).expect("64 KiB fit exactly");
+        assert_eq!((big.len(), pool.used_bytes()), (64 * KIB, 64 * KIB));
+        assert!(pool.take(1).is_none());
+        let memory = big.as_ptr();
+        drop(big);
+        assert_eq!(pool.used_bytes(), 0);
+        assert_eq!(pool.take(64 * KIB).expect("it is free again").as_ptr(), memory);
+    }
+
+    #[test]
+    fn kept_memory_makes_room_for_another_size() {
+        let pool = Pool::new(64 * KIB);
+        drop(pool.take(64 * KIB));
+        let small: Vec<_> = (0..16).map(|_| pool.take(4 * KIB).expect("within the budget")).collect();
+        assert_eq!(pool.used_bytes(), 64 * KIB);
+        assert_eq!(pool.0.kept_bytes.get(), 0);
+        drop(small);
+    }
+
+    #[test]
+    fn sizes_above_the_largest_class_are_served_exactly() {
+        let pool = Pool::new(8 * MIB);
+        let buffer = pool.take(SIZE_MAX_BYTES + 1).expect("within the budget");
+        assert_eq!(buffer.len(), SIZE_MAX_BYTES + ALIGN_BYTES);
+        assert_eq!(buffer.as_ptr() as usize % ALIGN_BYTES, 0);
+    }
+
+    #[test]
+    fn slices_keep_their_bytes_while_the_buffer_grows() {
+        let pool = Pool::new(MIB);
+        let buffer = pool.take_append(4 * KIB).expect("within the budget");
+        buffer.append(b"hello");
+        let slice = buffer.slice(1..4);
+        buffer.append(b" world");
+        assert_eq!(slice.as_bytes(), b"ell");
+        assert_eq!(buffer.slice(0..11).as_bytes(), b"hello world");
+        assert_eq!(buffer.pad(16), 16);
+        assert_eq!(buffer.slice_padded(0..16).as_bytes(), b"hello world\0\0\0\0\0");
+        drop(buffer);
+        assert_eq!(slice.slice(0..1).as_bytes(), b"e");
+        assert!(pool.used_bytes() > 0);
+        drop(slice);
+        assert_eq!(pool.used_bytes(), 0);
+    }
+}

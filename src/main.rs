@@ -1,0 +1,2 @@
+//! The `ottla` binary. See [`ottla::cli`].
+fn main() {}
