@@ -230,6 +230,12 @@ pub fn stamp_log_append_time(bytes: &mut [u8], now: Timestamp) {
     let attributes = i16_at(bytes, AT_ATTRIBUTES) | 0x08;
     bytes[AT_ATTRIBUTES..AT_ATTRIBUTES + 2].copy_from_slice(&attributes.to_be_bytes());
     bytes[AT_MAX_TIMESTAMP..AT_MAX_TIMESTAMP + 8].copy_from_slice(&now.0.to_be_bytes());
+    stamp_crc(bytes);
+}
+
+/// Writes the CRC that belongs into the batch that `bytes` is exactly.
+#[inline]
+pub fn stamp_crc(bytes: &mut [u8]) {
     let crc = crc_of(bytes);
     bytes[AT_CRC..AT_CRC + 4].copy_from_slice(&crc.to_be_bytes());
 }
@@ -259,4 +265,134 @@ fn i32_at(bytes: &[u8], at: usize) -> i32 {
 #[inline]
 fn i64_at(bytes: &[u8], at: usize) -> i64 {
     i64::from_be_bytes(*bytes[at..].first_chunk().expect("the caller checked the length"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::builder::BatchBuilder;
+    use crate::model::compression::Codec;
+
+    fn sound() -> Vec<u8> {
+        let mut builder = BatchBuilder::new(Codec::None).producer(ProducerId(7), ProducerEpoch(1), Sequence(9));
+        for at in 0..3 {
+            builder.push(Timestamp(1000 + at), Some(b"key"), Some(b"value"), &[]);
+        }
+        builder.build()
+    }
+
+    /// The verdict on a sound batch after `change`, with the CRC made right again.
+    fn after(change: impl FnOnce(&mut Vec<u8>)) -> Result<Header, BatchError> {
+        let mut bytes = sound();
+        change(&mut bytes);
+        stamp_crc(&mut bytes);
+        validate(&bytes)
+    }
+
+    fn put<const N: usize>(at: usize, value: [u8; N]) -> impl FnOnce(&mut Vec<u8>) {
+        move |bytes| bytes[at..at + N].copy_from_slice(&value)
+    }
+
+    #[test]
+    fn the_header_is_read_as_it_was_built() {
+        let bytes = sound();
+        let header = validate(&bytes).expect("sound");
+        assert_eq!(header.size_bytes, bytes.len());
+        assert_eq!((header.record_count, header.last_offset_delta), (3, 2));
+        assert_eq!((header.base_timestamp, header.max_timestamp), (Timestamp(1000), Timestamp(1002)));
+        assert_eq!(
+            (header.producer_id, header.producer_epoch, header.base_sequence),
+            (ProducerId(7), ProducerEpoch(1), Sequence(9))
+        );
+        assert_eq!((header.last_offset(), header.next_offset()), (Offset(2), Offset(3)));
+    }
+
+    #[test]
+    fn each_fault_has_its_error() {
+        let invalid = |result: Result<Header, BatchError>| matches!(result, Err(BatchError::Invalid(_)));
+        assert!(after(|_| ()).is_ok());
+        assert!(invalid(after(put(AT_RECORD_COUNT, 0_i32.to_be_bytes()))));
+        assert!(invalid(after(put(AT_RECORD_COUNT, (-3_i32).to_be_bytes()))));
+        assert!(invalid(after(put(AT_RECORD_COUNT, 4_i32.to_be_bytes()))));
+        assert!(invalid(after(put(AT_LAST_OFFSET_DELTA, i32::MAX.to_be_bytes()))));
+        assert!(invalid(after(put(AT_LAST_OFFSET_DELTA, (-1_i32).to_be_bytes()))));
+        for codec in 0..8 {
+            assert_eq!(after(put(AT_ATTRIBUTES, (codec as i16).to_be_bytes())).is_ok(), codec <= 4);
+        }
+        assert!(invalid(after(put(AT_ATTRIBUTES, 0x20_i16.to_be_bytes()))));
+        assert!(invalid(after(put(AT_PRODUCER_ID, (-2_i64).to_be_bytes()))));
+        assert!(invalid(after(put(AT_PRODUCER_EPOCH, (-1_i16).to_be_bytes()))));
+        assert!(invalid(after(put(AT_BASE_SEQUENCE, (-1_i32).to_be_bytes()))));
+        for magic in [0, 1, 3, 0xff] {
+            assert_eq!(after(put(AT_MAGIC, [magic])), Err(BatchError::Magic(magic as i8)));
+        }
+    }
+
+    #[test]
+    fn a_length_that_lies_is_found_before_anything_is_believed() {
+        let length = sound().len() as i32 - PREFIX_SIZE as i32;
+        let with = |length: i32| after(put(AT_LENGTH, length.to_be_bytes()));
+        assert_eq!(with(length + 1), Err(BatchError::Truncated));
+        assert_eq!(with(length - 1), Err(BatchError::Trailing));
+        for length in [i32::MIN, -1, 0, 48] {
+            assert_eq!(with(length), Err(BatchError::Truncated));
+        }
+        assert_eq!(with(i32::MAX), Err(BatchError::Truncated));
+    }
+
+    #[test]
+    fn a_batch_cut_anywhere_is_refused() {
+        let bytes = sound();
+        for cut in 0..bytes.len() {
+            assert_eq!(validate(&bytes[..cut]), Err(BatchError::Truncated));
+        }
+        // A message of format 0 or 1 is shorter than our header, and is named for what it is.
+        let mut old = vec![0; 34];
+        old[AT_MAGIC] = 1;
+        assert_eq!(validate(&old), Err(BatchError::Magic(1)));
+    }
+
+    #[test]
+    fn two_batches_are_one_too_many() {
+        let bytes = [sound(), sound()].concat();
+        assert_eq!(validate(&bytes), Err(BatchError::Trailing));
+    }
+
+    #[test]
+    fn a_changed_bit_in_what_the_crc_covers_is_found() {
+        for at in CRC_COVERED_FROM..sound().len() {
+            let mut bytes = sound();
+            bytes[at] ^= 0x10;
+            assert_eq!(validate(&bytes), Err(BatchError::Crc), "byte {at}");
+        }
+    }
+
+    #[test]
+    fn stamping_leaves_the_crc_right() {
+        let mut bytes = sound();
+        stamp(&mut bytes, Offset(1 << 40), LeaderEpoch(12));
+        let header = validate(&bytes).expect("still sound");
+        assert_eq!((header.base_offset, header.leader_epoch), (Offset(1 << 40), LeaderEpoch(12)));
+    }
+
+    #[test]
+    fn log_append_time_changes_covered_bytes_and_makes_the_crc_right() {
+        let mut bytes = sound();
+        let before = validate(&bytes).expect("sound");
+        stamp_log_append_time(&mut bytes, Timestamp(123_456));
+        let header = validate(&bytes).expect("still sound");
+        assert!(header.attributes.is_log_append_time() && !before.attributes.is_log_append_time());
+        assert_eq!((header.max_timestamp, header.base_timestamp), (Timestamp(123_456), before.base_timestamp));
+        assert_ne!(header.crc, before.crc);
+    }
+
+    #[test]
+    fn walking_stops_at_the_first_batch_that_is_cut() {
+        let one = sound();
+        let mut bytes = [&one[..], &one, &one].concat();
+        assert_eq!(batches(&bytes).count(), 3);
+        bytes.truncate(bytes.len() - 1);
+        assert_eq!(batches(&bytes).map(|(_, batch)| batch.len()).collect::<Vec<_>>(), [one.len(), one.len()]);
+        assert_eq!(batches(&[0; 4096]).count(), 0);
+    }
 }

@@ -13,6 +13,14 @@ pub const COMMIT_SIZE_BYTES_MAX: usize = MIB;
 /// The greatest request frame (Kafka's `socket.request.max.bytes`).
 pub const FRAME_SIZE_BYTES_MAX: usize = 100 * MIB;
 
+/// The greatest request frame of an API that carries no records. The largest that clients have reason to send, group
+/// assignments of thousands of members and manual assignments of 100,000 partitions, stay below.
+pub const COLD_FRAME_SIZE_BYTES_MAX: usize = 8 * MIB;
+
+/// What such a request may take once decoded, array elements at the size of their structures: an empty name is one
+/// byte on the wire and 32 to 120 decoded. With the frame it is what one hostile request can make a shard allocate.
+pub const COLD_DECODED_SIZE_BYTES_MAX: usize = 32 * MIB;
+
 /// Requests of one connection that may be under way: a client that pipelines deeper waits in its socket.
 pub const CONNECTION_REQUEST_COUNT_MAX: usize = 1024;
 
@@ -32,5 +40,54 @@ pub const TOPIC_NAME_SIZE_BYTES_MAX: usize = 249;
 /// Batches that an idempotent producer may have in flight, and so the number that is remembered (KIP-98).
 pub const PRODUCER_BATCH_COUNT_MAX: usize = 5;
 
+/// Idempotent producers whose state one partition remembers. Kafka has no bound but the expiry; a client that takes a
+/// new id for every message must not fill the memory, so the oldest are forgotten: 160 bytes each, 640 KiB.
+pub const PRODUCER_COUNT_MAX: usize = 4096;
+
+/// Leader epochs that one partition remembers: every start that is followed by an append adds one.
+pub const LEADER_EPOCH_COUNT_MAX: usize = 1024;
+
+/// Entries of one segment's index: 16 bytes each, 128 KiB, which is every 128 KiB of a segment of 1 GiB.
+pub const INDEX_ENTRY_COUNT_MAX: usize = 8192;
+
+/// Bytes of one checkpoint, one sidecar or one chunk of the clean-stop file. What the three bounds above can make
+/// of one partition fits several times.
+pub const ENVELOPE_SIZE_BYTES_MAX: usize = 16 * MIB;
+
+/// Partitions that one shard may own, so a cluster may have this times its brokers: an empty partition costs at most
+/// 32 KiB of memory, and 100,000 of them 3 GiB.
+pub const SHARD_PARTITION_COUNT_MAX: usize = 100_000;
+
+/// Length of a config's value: Kafka's own bound for a text in a request before compact texts.
+pub const CONFIG_VALUE_SIZE_BYTES_MAX: usize = 32 * KIB - 1;
+
+/// Metadata changes that may wait to be durable and known to every shard. A full mailbox's worth: more requests are
+/// answered with an error at once.
+pub const METADATA_CHANGE_COUNT_MAX: usize = MAILBOX_DEPTH_MAX;
+
+/// Bytes of records that go into one batch of the metadata log, unless one record alone is larger.
+pub const METADATA_BATCH_SIZE_BYTES_MAX: usize = COMMIT_SIZE_BYTES_MAX / 2;
+
+/// Producer ids of one durable block (Kafka's own size): one metadata write for a thousand new producers.
+pub const PRODUCER_ID_BLOCK_COUNT: i32 = 1000;
+
+/// What the records of one batch may become when they are decompressed, for validation, for a lookup by time or for
+/// printing: as much as the largest request could have carried without compression.
+pub const RECORDS_SIZE_BYTES_MAX: usize = FRAME_SIZE_BYTES_MAX;
+
+/// Topics and partitions together that one Produce or Fetch may name: a walk of some milliseconds. A frame of
+/// [`FRAME_SIZE_BYTES_MAX`] could hold 30 million and stop a shard for a second. Every partition of the largest topic
+/// fits twice.
+pub const REQUEST_PARTITION_COUNT_MAX: usize = 256 * 1024;
+
+/// Tagged fields of one structure. Kafka's own structures have fewer than ten.
+pub const TAGGED_FIELD_COUNT_MAX: usize = 256;
+
 const _: () = assert!(COMMIT_SIZE_BYTES_MAX.is_multiple_of(BLOCK_SIZE_BYTES));
 const _: () = assert!(COMMIT_SIZE_BYTES_MAX <= crate::model::limits::FRAME_SIZE_BYTES_MAX);
+const _: () = assert!(
+    PRODUCER_COUNT_MAX * 192 + LEADER_EPOCH_COUNT_MAX * 16 + INDEX_ENTRY_COUNT_MAX * 16 < ENVELOPE_SIZE_BYTES_MAX / 2
+);
+
+const _: () = assert!(COLD_FRAME_SIZE_BYTES_MAX <= FRAME_SIZE_BYTES_MAX);
+const _: () = assert!(COLD_FRAME_SIZE_BYTES_MAX <= COLD_DECODED_SIZE_BYTES_MAX);

@@ -4,5 +4,9 @@
 //! This module must not know files, sockets or clocks.
 
 pub mod batch;
+pub mod builder;
+pub mod compression;
+pub mod configs;
 pub mod id;
 pub mod limits;
+pub mod records;

@@ -1,0 +1,16 @@
+//! Broker config keys of ottla's own, all under `ottla.`.
+
+use crate::model::configs::key::{ConfigKey, keys};
+
+/// The keys of this family.
+pub const KEYS: &[ConfigKey] = keys! {
+    "ottla.ack.after", String, Some("sync"), OneOf(&["sync", "write", "memory"]), ReadOnly, Acted,
+        "When acks=1 and acks=all are answered: sync (durable), write (the write completed), memory (staged).";
+    "ottla.validate", String, Some("header"), OneOf(&["header", "records"]), ReadOnly, Acted,
+        "How much of a batch is checked: header (CRC and header), records (decompressed and walked too).";
+    "ottla.prepare", String, Some("write"), OneOf(&["write", "allocate", "none"]), ReadOnly, Acted,
+        "How space is prepared: write (blocks are written before), allocate (allocated only), none.";
+    "ottla.replication.factor.policy", String, Some("truthful"), OneOf(&["truthful", "refuse", "pretend"]),
+        ReadOnly, Acted,
+        "A replication factor above the nodes: truthful (accept, answer what is), refuse, pretend (answer as asked).";
+};
