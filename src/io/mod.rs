@@ -21,6 +21,8 @@
 //! It must not know offsets or APIs.
 
 pub mod buffer;
+#[cfg(test)]
+pub(crate) mod conformance;
 pub mod gather;
 pub mod handle;
 pub mod op;
