@@ -1,0 +1,110 @@
+//! What the owner of a log decides, as plain values; and, in tests only, the rules that a test breaks on purpose.
+
+use std::time::Duration;
+
+use crate::base::units::{GIB, KIB};
+
+/// When an append counts as acknowledged (`ack.after`, DESIGN section 3).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AckAfter {
+    /// The direct write completed with `RWF_DSYNC`: survives power loss.
+    #[default]
+    Sync,
+    /// The direct write completed: survives kill -9.
+    Write,
+    /// The batch is staged: survives nothing but a clean stop.
+    Memory,
+}
+
+/// How space is made ahead of the writer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PrepareMode {
+    /// Zeros are written and synced: later writes are plain overwrites.
+    #[default]
+    Zeros,
+    /// Blocks are reserved as unwritten extents (`fallocate`).
+    Allocate,
+    /// Not at all: each write grows the file.
+    None,
+}
+
+/// The options of one log.
+#[derive(Clone, Copy, Debug)]
+pub struct LogOptions {
+    /// `segment.bytes`: a batch that would make a segment longer goes to the next one. At least one batch.
+    pub segment_size_bytes: u64,
+    /// `segment.ms`: a segment is rolled when the next batch comes so long after the first.
+    pub segment_ms: u64,
+    /// `index.interval.bytes`: about so many bytes lie between two entries of the offset index.
+    pub index_interval_size_bytes: u32,
+    /// When an append counts as acknowledged.
+    pub ack_after: AckAfter,
+    /// How space is made ahead of the writer.
+    pub prepare: PrepareMode,
+    /// Freed files are overwritten. Off on copy-on-write file systems, where it gains nothing.
+    pub reuse: bool,
+    /// `message.timestamp.type=LogAppendTime`: stamps the broker's time and recomputes the CRC.
+    pub log_append_time: bool,
+    /// Ranges of sealed segments from this size on are given out as file ranges, for splice; smaller ones are read.
+    pub splice_size_bytes_min: u32,
+    /// How long appends are refused after the disk was found full before it is asked again.
+    pub disk_full_pause: Duration,
+    /// Rules broken on purpose.
+    #[cfg(test)]
+    pub mutants: Mutants,
+}
+
+impl Default for LogOptions {
+    fn default() -> LogOptions {
+        LogOptions {
+            segment_size_bytes: GIB as u64,
+            segment_ms: 7 * 24 * 3600 * 1000,
+            index_interval_size_bytes: 4 * KIB as u32,
+            ack_after: AckAfter::Sync,
+            prepare: PrepareMode::Zeros,
+            reuse: true,
+            log_append_time: false,
+            splice_size_bytes_min: 32 * KIB as u32,
+            disk_full_pause: Duration::from_millis(500),
+            #[cfg(test)]
+            mutants: Mutants::default(),
+        }
+    }
+}
+
+impl LogOptions {
+    /// The broken rules; outside tests none, and the branches compile away.
+    #[cfg(test)]
+    pub(super) fn mutants(&self) -> Mutants {
+        self.mutants
+    }
+
+    /// The broken rules; outside tests none, and the branches compile away.
+    #[cfg(not(test))]
+    pub(super) fn mutants(&self) -> Mutants {
+        Mutants::default()
+    }
+}
+
+/// Each field breaks one rule; a test shows that the simulated world catches it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Mutants {
+    /// Commits are not synced although `ack.after` is `sync`.
+    pub skip_sync: bool,
+    /// A header that crosses a block boundary in a reused file is written in one step.
+    pub skip_two_step: bool,
+    /// A new staging buffer does not start with the unfinished block's content.
+    pub skip_tail_carry: bool,
+    /// A new segment is written before the old one's last write is durable.
+    pub roll_without_wait: bool,
+    /// A freed file is overwritten before its renaming is durable.
+    pub reuse_before_sync_dir: bool,
+    /// Recovery leaves what lies behind the end.
+    pub skip_zeroing: bool,
+    /// Recovery accepts a leader epoch that goes back.
+    pub skip_epoch_check: bool,
+    /// The high watermark moves when a batch is staged.
+    pub ack_before_write: bool,
+    /// A checkpoint describes the log's end, synced or not.
+    pub checkpoint_beyond_sync: bool,
+}

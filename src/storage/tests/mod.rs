@@ -1,0 +1,6 @@
+//! The log on the simulated world.
+
+mod bench;
+mod face;
+mod model;
+mod mutants;
