@@ -1,0 +1,95 @@
+//! Who may come in, and how much memory receiving may take.
+
+use crate::base::units::MIB;
+
+/// What is more than this is a large frame's.
+const LARGE_SIZE_BYTES: usize = MIB;
+
+/// Counts of one shard against its bounds.
+#[derive(Debug)]
+pub struct Admission {
+    connection_count: usize,
+    connection_count_max: usize,
+    receive_bytes: usize,
+    receive_bytes_max: usize,
+}
+
+impl Admission {
+    /// At most `connection_count_max` connections whose receive buffers hold at most `receive_bytes_max` together.
+    pub fn new(connection_count_max: usize, receive_bytes_max: usize) -> Admission {
+        Admission { connection_count: 0, connection_count_max, receive_bytes: 0, receive_bytes_max }
+    }
+
+    /// Counts a new connection, or says that there are enough.
+    pub fn admit(&mut self) -> bool {
+        let admitted = self.connection_count < self.connection_count_max;
+        self.connection_count += usize::from(admitted);
+        admitted
+    }
+
+    /// A counted connection is gone.
+    pub fn leave(&mut self) {
+        self.connection_count -= 1;
+    }
+
+    /// Counts `bytes` of receive memory, or says that it would be too much.
+    pub fn reserve(&mut self, bytes: usize) -> bool {
+        let fits = self.receive_bytes + bytes <= self.receive_bytes_max;
+        self.receive_bytes += if fits { bytes } else { 0 };
+        fits
+    }
+
+    /// Like [`reserve`](Self::reserve) for a buffer that grows to hold a frame. An eighth of the memory stays for the
+    /// smallest buffers and small requests, so that large frames which come slowly do not stop everybody else.
+    pub fn reserve_for_frame(&mut self, bytes: usize) -> bool {
+        let is_large = bytes > LARGE_SIZE_BYTES;
+        let max = if is_large { self.frame_bytes_max() } else { self.receive_bytes_max };
+        let fits = self.receive_bytes + bytes <= max;
+        self.receive_bytes += if fits { bytes } else { 0 };
+        fits
+    }
+
+    /// `bytes` of counted receive memory were given back.
+    pub fn release(&mut self, bytes: usize) {
+        self.receive_bytes -= bytes;
+    }
+
+    /// Connections now.
+    pub fn connection_count(&self) -> usize {
+        self.connection_count
+    }
+
+    /// Receive memory now.
+    pub fn receive_bytes(&self) -> usize {
+        self.receive_bytes
+    }
+
+    /// The greatest frame that there can be room for.
+    pub fn frame_bytes_max(&self) -> usize {
+        self.receive_bytes_max / 8 * 7
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_admitted_above_its_bound() {
+        let mut admission = Admission::new(2, 100);
+        assert_eq!([admission.admit(), admission.admit(), admission.admit()], [true, true, false]);
+        admission.leave();
+        assert!(admission.admit());
+        assert_eq!([admission.reserve(60), admission.reserve(41), admission.reserve(40)], [true, false, true]);
+        admission.release(60);
+        assert_eq!(admission.receive_bytes(), 40);
+    }
+
+    #[test]
+    fn large_frames_leave_room_for_small_ones() {
+        let mut admission = Admission::new(1, 16 * MIB);
+        assert!(admission.reserve_for_frame(12 * MIB));
+        assert!(!admission.reserve_for_frame(3 * MIB));
+        assert!(admission.reserve_for_frame(MIB) && admission.reserve_for_frame(MIB) && admission.reserve(MIB));
+    }
+}
