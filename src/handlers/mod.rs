@@ -1,1 +1,39 @@
-//! Being written.
+//! Requests: one file per API or family. The only place where wire types meet the domain.
+//!
+//! [`broker`] holds a shard's state and passes things on; [`call`] finds the handler of a request. Handlers run to
+//! completion: what takes time is submitted, noted in a task or a wait, and finished when its completion comes.
+//!
+//! Invariants
+//! - Every request is answered exactly once, or its connection is closed, or it asked for no answer.
+//! - Effects of the requests of one connection happen in their order.
+//! - An acknowledgement is given only from a log's high watermark.
+//!
+//! It must not know rings or threads.
+
+mod api_versions;
+pub mod apply;
+mod authorized;
+pub mod broker;
+pub mod bus;
+pub mod call;
+mod deadlines;
+mod describe_cluster;
+mod describe_configs;
+mod describe_topic_partitions;
+pub mod endpoints;
+mod errors;
+mod fetch;
+mod fetch_session;
+mod init_producer_id;
+mod list_offsets;
+mod located;
+mod logs;
+mod metadata;
+mod offset_for_leader_epoch;
+pub mod options;
+mod parked;
+mod partitions;
+mod produce;
+pub mod start;
+pub mod token;
+mod topics;

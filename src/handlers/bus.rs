@@ -1,0 +1,149 @@
+//! The metadata bus: what shards tell one another. Metadata only: no variant can carry record bytes.
+//!
+//! A shard asks the controller with a number of its own and keeps what it meant to do with the answer
+//! ([`Waiting`]). Published images come to every shard, which says when it has applied one.
+
+use std::sync::Arc;
+use std::sync::mpsc::Sender;
+
+use kafka_protocol::messages::{MetadataRequest, TopicName};
+use rustc_hash::FxHashMap;
+
+use super::broker::Broker;
+use super::call::Call;
+use super::endpoints::{Endpoint, Endpoints};
+use super::init_producer_id::ProducerIdBlock;
+use crate::controller::controller::{ControllerError, Event, Reply};
+use crate::controller::image::Image;
+use crate::controller::topics::TopicRef;
+use crate::io::Io;
+use crate::model::id::{ShardId, TopicIdPartition};
+use crate::protocol::error::ErrorCode;
+use crate::telemetry::Counters;
+
+/// The shard that runs the controller.
+pub const CONTROLLER: ShardId = ShardId(0);
+
+/// Whom the controller answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Asker {
+    /// The shard that asked.
+    pub shard: ShardId,
+    /// Its number for the question.
+    pub number: u64,
+}
+
+/// A message between shards, or from the control thread.
+#[derive(Clone, Debug)]
+pub enum Message {
+    /// To the controller: this shard listens here.
+    Hello {
+        /// Which shard.
+        shard: ShardId,
+        /// What clients are to be told.
+        endpoint: Endpoint,
+    },
+    /// To every shard: the start is durable and known everywhere; serve.
+    Welcome {
+        /// Where all shards listen.
+        endpoints: Endpoints,
+    },
+    /// To the controller.
+    Ask(Event<Asker>),
+    /// From the controller: the answer to a question.
+    Answer {
+        /// The asker's number.
+        number: u64,
+        /// The answer.
+        result: Result<Reply, ControllerError>,
+    },
+    /// From the controller: the metadata is this from now on.
+    Publish(Arc<Image>),
+    /// From the control thread: count for me.
+    Report(Sender<(ShardId, Counters)>),
+    /// From the control thread: stop cleanly.
+    Stop,
+}
+
+/// What a shard means to do when the controller has answered.
+#[derive(Debug)]
+pub(super) enum Pending {
+    /// Answer a Metadata request whose missing topics are being created.
+    Metadata(Call, Box<MetadataRequest>),
+    /// Answer a CreateTopics request about these topics.
+    CreateTopics(Call, Vec<TopicName>),
+    /// Answer a DeleteTopics request about these topics.
+    DeleteTopics(Call, Vec<TopicRef>),
+    /// Give a producer id from the block that comes.
+    ProducerId(Call),
+    /// Let these partitions take appends.
+    Materialize(Vec<TopicIdPartition>),
+}
+
+/// Questions that are not answered yet.
+#[derive(Debug, Default)]
+pub struct Waiting {
+    pending: FxHashMap<u64, Pending>,
+    asked: u64,
+}
+
+impl<I: Io> Broker<I> {
+    /// Asks the controller; `event` is made with the number of the question.
+    pub(super) fn ask_controller(&mut self, event: impl FnOnce(Asker) -> Event<Asker>, pending: Pending) {
+        self.waiting.asked += 1;
+        let asker = Asker { shard: self.shard, number: self.waiting.asked };
+        self.waiting.pending.insert(asker.number, pending);
+        self.outbox.push((CONTROLLER, Message::Ask(event(asker))));
+    }
+
+    /// The controller has answered question `number`.
+    pub fn answered(&mut self, number: u64, result: Result<Reply, ControllerError>) {
+        let pending = self.waiting.pending.remove(&number).expect("every question is answered once");
+        if let Err(error) = &result {
+            tracing::warn!(%error, "the controller refused");
+        }
+        let refusal = |error: &ControllerError| match error {
+            ControllerError::LogFailed { .. } => ErrorCode::KafkaStorageError,
+            ControllerError::Overloaded => ErrorCode::ThrottlingQuotaExceeded,
+        };
+        match (pending, result) {
+            // Whatever became of the missing topics, the image tells.
+            (Pending::Metadata(call, request), _) => self.answer_metadata(call, &request),
+            (Pending::CreateTopics(call, _), Ok(Reply::CreateTopics(results))) => self.topics_created(call, results),
+            (Pending::CreateTopics(call, names), Err(error)) => {
+                self.topics_not_created(call, names, refusal(&error), &error);
+            }
+            (Pending::DeleteTopics(call, _), Ok(Reply::DeleteTopics(results))) => self.topics_deleted(call, results),
+            (Pending::DeleteTopics(call, topics), Err(error)) => {
+                self.topics_not_deleted(call, topics, refusal(&error), &error);
+            }
+            (Pending::ProducerId(call), Ok(Reply::ProducerIds(block))) => {
+                self.producer_ids_came(call, Ok(ProducerIdBlock::new(block.first, i64::from(block.count))));
+            }
+            (Pending::ProducerId(call), Err(error)) => self.producer_ids_came(call, Err(refusal(&error))),
+            (Pending::Materialize(partitions), Ok(Reply::Materialized { unknown })) => {
+                let known = partitions.into_iter().filter(|partition| !unknown.contains(partition));
+                known.for_each(|partition| self.allow_serving(partition));
+            }
+            // The metadata log has failed: without its record the partition must not acknowledge anything.
+            (Pending::Materialize(_), Err(_)) => {}
+            (pending, result) => panic!("{result:?} is no answer to {pending:?}"),
+        }
+    }
+
+    fn allow_serving(&mut self, partition: TopicIdPartition) {
+        if let Some(slot) = self.partitions.find(partition) {
+            let events = self.partitions.get_mut(slot).log.allow_serving();
+            self.react(slot, events);
+        }
+    }
+
+    /// Asks the controller to record that partitions have data, all of this turn at once.
+    pub(super) fn record_materialized(&mut self) {
+        if !self.materialized.is_empty() {
+            let partitions = std::mem::take(&mut self.materialized);
+            let asked = partitions.clone();
+            self.ask_controller(|ticket| Event::Materialize { ticket, partitions }, Pending::Materialize(asked));
+        }
+    }
+}

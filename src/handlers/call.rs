@@ -1,0 +1,135 @@
+//! The way of a request to the handler of its API, and of small answers back.
+//!
+//! Produce and Fetch read the frame where it lies. Everything else is rare: its body is copied once, checked by the
+//! guard and decoded by `kafka-protocol`, and its answer is encoded into a vector of its own.
+
+use bytes::Bytes;
+use kafka_protocol::messages::ApiVersionsRequest;
+use kafka_protocol::protocol::{Encodable, Request};
+
+use super::broker::{Broker, Handled};
+use crate::io::Io;
+use crate::model::limits::COLD_FRAME_SIZE_BYTES_MAX;
+use crate::net::{CloseReason, ConnectionId, Ticket};
+use crate::protocol::DecodeError;
+use crate::protocol::api::{ApiKey, Lookup};
+use crate::protocol::{decode, encode};
+
+/// What a request's header says, without its borrow of the frame.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct RequestInfo {
+    pub lookup: Lookup,
+    pub version: i16,
+    pub correlation_id: i32,
+    pub body_offset: usize,
+}
+
+/// A request that is not one of the hot two: whom its answer goes to and how it is to be encoded.
+#[derive(Clone, Copy, Debug)]
+pub struct Call {
+    /// Where the answer goes.
+    pub ticket: Ticket,
+    /// Which API.
+    pub api: ApiKey,
+    /// Which version of it.
+    pub version: i16,
+    /// What the answer repeats.
+    pub correlation_id: i32,
+}
+
+impl<I: Io> Broker<I> {
+    /// Gives a request to the handler of its API.
+    pub(super) fn dispatch(&mut self, id: ConnectionId, info: RequestInfo, frame: &mut [u8]) -> Handled {
+        let api = match info.lookup {
+            Lookup::Served(ApiKey::Produce) => return self.produce(id, info, frame),
+            Lookup::Served(ApiKey::Fetch) => return self.fetch(id, info, frame),
+            Lookup::Served(api) => api,
+            Lookup::UnknownVersion(ApiKey::ApiVersions) => {
+                let ticket = self.open_ticket(id);
+                let mut bytes = Vec::new();
+                encode::encode_unsupported_api_versions(&mut bytes, info.correlation_id);
+                self.answer(ticket, Some(bytes.into()));
+                return Handled::Done;
+            }
+            Lookup::UnknownVersion(_) => return Handled::Close(CloseReason::Malformed("unsupported API version")),
+            Lookup::UnknownKey => return Handled::Close(CloseReason::Malformed("unknown API key")),
+        };
+        if frame.len() > COLD_FRAME_SIZE_BYTES_MAX {
+            return Handled::Close(CloseReason::FrameSize(frame.len() as i64));
+        }
+        let body = Bytes::copy_from_slice(&frame[info.body_offset..]);
+        let ticket = self.open_ticket(id);
+        let call = Call { ticket, api, version: info.version, correlation_id: info.correlation_id };
+        match self.handle_control(call, body) {
+            Ok(()) => Handled::Done,
+            Err(error) => {
+                tracing::debug!(api = api.name(), version = info.version, %error, "request cannot be decoded");
+                Handled::Close(CloseReason::Malformed(api.name()))
+            }
+        }
+    }
+
+    fn handle_control(&mut self, call: Call, body: Bytes) -> Result<(), DecodeError> {
+        match call.api {
+            ApiKey::Produce | ApiKey::Fetch => unreachable!("dispatch has taken them"),
+            ApiKey::ApiVersions => {
+                let request = self.decode::<ApiVersionsRequest>(call, body)?;
+                self.api_versions(call, &request);
+            }
+            ApiKey::Metadata => {
+                let request = self.decode(call, body)?;
+                self.metadata(call, request);
+            }
+            ApiKey::ListOffsets => {
+                let request = self.decode(call, body)?;
+                self.list_offsets(call, request);
+            }
+            ApiKey::CreateTopics => {
+                let request = self.decode(call, body)?;
+                self.create_topics(call, request);
+            }
+            ApiKey::DeleteTopics => {
+                let request = self.decode(call, body)?;
+                self.delete_topics(call, request);
+            }
+            ApiKey::InitProducerId => {
+                let request = self.decode(call, body)?;
+                self.init_producer_id(call, &request);
+            }
+            ApiKey::OffsetForLeaderEpoch => {
+                let request = self.decode(call, body)?;
+                self.offset_for_leader_epoch(call, request);
+            }
+            ApiKey::DescribeConfigs => {
+                let request = self.decode(call, body)?;
+                self.describe_configs(call, &request);
+            }
+            ApiKey::DescribeCluster => {
+                let request = self.decode(call, body)?;
+                self.describe_cluster(call, &request);
+            }
+            ApiKey::DescribeTopicPartitions => {
+                let request = self.decode(call, body)?;
+                self.describe_topic_partitions(call, &request);
+            }
+        }
+        Ok(())
+    }
+
+    fn decode<R: Request>(&self, call: Call, body: Bytes) -> Result<R, DecodeError> {
+        decode::decode(body, call.version)
+    }
+
+    /// Encodes an answer and sends it when its turn comes.
+    pub(super) fn reply<T: Encodable>(&mut self, call: Call, response: &T) {
+        let mut bytes = Vec::new();
+        match encode::encode_response(&mut bytes, call.api, call.version, call.correlation_id, response) {
+            Ok(()) => self.answer(call.ticket, Some(bytes.into())),
+            Err(error) => {
+                // Our own fault: the client must not wait for an answer that cannot come.
+                tracing::error!(%error, "an answer could not be encoded");
+                self.close(call.ticket.connection, CloseReason::Malformed("no encodable answer"));
+            }
+        }
+    }
+}

@@ -1,0 +1,194 @@
+//! The beginning and the end of a shard's broker: recovery of its partitions, and closing them.
+
+use std::sync::Arc;
+
+use rustc_hash::FxHashMap;
+
+use super::broker::Broker;
+use super::bus::Waiting;
+use super::deadlines::Deadlines;
+use super::endpoints::Endpoints;
+use super::fetch::FetchTasks;
+use super::fetch_session::FetchSessions;
+use super::init_producer_id::ProducerIdBlock;
+use super::list_offsets::Lookups;
+use super::options::BrokerOptions;
+use super::partitions::{Partition, Partitions};
+use super::produce::ProduceTasks;
+use super::token::{self, Kind};
+use crate::base::rng::Rng;
+use crate::controller::image::{Image, TopicImage};
+use crate::io::{Io, Token};
+use crate::model::id::{PartitionIndex, ShardId, TopicIdPartition};
+use crate::net::connection::RECEIVE_SIZE_BYTES_MIN;
+use crate::net::{Admission, CloseReason, ConnectionId, Connections};
+use crate::storage::checkpoint::{CleanStopWriter, PartitionState};
+use crate::storage::recovery::{Known, recover};
+use crate::storage::{Identity, Log, Resources, State};
+use crate::telemetry::Counters;
+
+/// States of partitions that stopped cleanly.
+pub type CleanStates = FxHashMap<TopicIdPartition, PartitionState>;
+
+/// What recovering a shard's partitions took.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Recovered {
+    /// Partitions with files.
+    pub partition_count: usize,
+    /// Of these, those that could not be opened.
+    pub offline_count: usize,
+    /// Bytes of batches that were read.
+    pub scanned_bytes: u64,
+}
+
+impl<I: Io> Broker<I> {
+    /// A broker without partitions or connections that knows `image`.
+    pub fn new(
+        mut io: I,
+        shard: ShardId,
+        options: Arc<BrokerOptions>,
+        image: Arc<Image>,
+        resources: Resources,
+        seed: u64,
+    ) -> Broker<I> {
+        let now = io.now();
+        let shards = usize::from(options.shard_count);
+        // Half of the memory for requests: staging and reads must always go on. Half of that for connections that do
+        // nothing: the others must always find room for what they ask.
+        let receive_bytes_max = options.pool_size_bytes / 2;
+        let quiet_count_max = receive_bytes_max / 2 / RECEIVE_SIZE_BYTES_MIN;
+        let connection_count_max = options.config.max_connections.div_ceil(shards).min(quiet_count_max).max(1);
+        let admission = Admission::new(connection_count_max, receive_bytes_max);
+        let slots = options.config.max_incremental_fetch_session_cache_slots.div_ceil(shards);
+        Broker {
+            io,
+            shard,
+            now,
+            image,
+            endpoints: Endpoints::new(options.node, &options.node_name, Vec::new()),
+            options,
+            counters: Counters::default(),
+            outbox: Vec::new(),
+            rng: Rng::new(seed),
+            listener: None,
+            connections: Connections::default(),
+            unsent: Vec::new(),
+            admission,
+            partitions: Partitions::default(),
+            produce_tasks: ProduceTasks::default(),
+            held: FxHashMap::default(),
+            starved: Vec::new(),
+            parked: FxHashMap::default(),
+            fetch_tasks: FetchTasks::default(),
+            sessions: FetchSessions::new(slots),
+            lookups: Lookups::default(),
+            waiting: Waiting::default(),
+            deadlines: Deadlines::default(),
+            producer_ids: ProducerIdBlock::default(),
+            materialized: Vec::new(),
+            removals: Default::default(),
+            resources,
+            spare_dirty: Vec::new(),
+            tended_at: now.monotonic,
+            retained_at: now.monotonic,
+            is_stopping: false,
+        }
+    }
+
+    /// Opens every partition of this shard that has files. Blocking: at start, where nothing else is under way.
+    pub fn recover_partitions(&mut self, clean: &mut CleanStates) -> Recovered {
+        let image = self.image.clone();
+        let mut recovered = Recovered::default();
+        for topic in image.topics() {
+            for index in topic.partitions() {
+                let mine = image.leader(topic, index) == Some(self.broker_id());
+                if mine && topic.is_materialized(index) {
+                    self.recover_partition(topic, index, clean, &mut recovered);
+                }
+            }
+        }
+        self.remove_left_over();
+        recovered
+    }
+
+    fn recover_partition(
+        &mut self,
+        topic: &TopicImage,
+        index: PartitionIndex,
+        clean: &mut CleanStates,
+        recovered: &mut Recovered,
+    ) {
+        let id = TopicIdPartition { topic: topic.id, partition: index };
+        let (slot, generation) = self.partitions.next_slot();
+        let token = token::base(Kind::Log, slot, generation).0;
+        let identity = Identity {
+            topic_id: topic.id,
+            partition: index,
+            parent: self.options.layout.topics_dir(),
+            dir: self.options.layout.partition_dir(&topic.name, index),
+        };
+        let config = self.config_of(topic);
+        let options = self.log_options(&config);
+        let epoch = self.image.leader_epoch(topic);
+        let known = Known { had_data: true, clean: clean.remove(&id) };
+        let shared = self.resources.clone();
+        let opened = recover(&mut self.io, token, identity.clone(), options, epoch, known, shared.clone(), self.now);
+        recovered.partition_count += 1;
+        let log = match opened {
+            Ok((log, stats)) => {
+                recovered.scanned_bytes += stats.scanned_bytes;
+                log
+            }
+            Err(error) => {
+                recovered.offline_count += 1;
+                Log::new_offline(token, identity, options, epoch, shared, error.into_offline())
+            }
+        };
+        self.partitions.insert(Partition::new(id, topic.name.clone(), config, log));
+    }
+
+    /// Stops taking requests and makes every log durable. [`is_stopped`](Self::is_stopped) tells when all are.
+    pub fn stop(&mut self) {
+        self.is_stopping = true;
+        self.io.cancel(token::base(Kind::Accept, 0, 0));
+        self.listener = None;
+        let ids: Vec<ConnectionId> = self.connections.ids().collect();
+        for id in ids {
+            self.close(id, CloseReason::Stopping);
+        }
+        let slots: Vec<u32> = self.partitions.slots().collect();
+        for slot in slots {
+            let log = &mut self.partitions.get_mut(slot).log;
+            if log.state() != State::Deleted {
+                let events = log.close_for_clean_stop(&mut self.io);
+                self.react(slot, events);
+            }
+        }
+    }
+
+    /// True when every log is closed and every connection is gone.
+    pub fn is_stopped(&self) -> bool {
+        let is_closed = |log: &Log| matches!(log.state(), State::Closed | State::Deleted) || log.offline().is_some();
+        self.is_stopping && self.connections.is_empty() && self.partitions.iter().all(|p| is_closed(&p.log))
+    }
+
+    /// What the next start needs of the closed logs, in chunks to be written one behind the other.
+    pub fn clean_stop_chunks(&mut self) -> Vec<Vec<u8>> {
+        let mut writer = CleanStopWriter::default();
+        let mut chunks = Vec::new();
+        let slots: Vec<u32> = self.partitions.slots().collect();
+        for slot in slots {
+            let partition = self.partitions.get_mut(slot);
+            if let Some(state) = partition.log.snapshot() {
+                chunks.extend(writer.push(partition.id, state));
+            }
+        }
+        chunks.extend(writer.finish());
+        chunks
+    }
+
+    /// The token of the accept operation: it is the first to go when the shard stops.
+    pub fn accept_token() -> Token {
+        token::base(Kind::Accept, 0, 0)
+    }
+}
