@@ -1,0 +1,147 @@
+//! Full and failing disks.
+
+use std::time::Duration;
+
+use super::client::{Client, batch, fetch_request};
+use super::load::Load;
+use super::node::{Spec, TestNode};
+use crate::base::units::MIB;
+use crate::io::sim::{Fault, OpKind, Rule, World, WorldOptions};
+use crate::protocol::ErrorCode;
+
+#[test]
+fn a_full_disk_refuses_appends_and_nothing_else_and_deletion_makes_room() {
+    for seed in 0..5 {
+        let world = World::new(seed, WorldOptions::default());
+        let spec = Spec::new(2).set("log.segment.bytes", 256 * 1024);
+        let mut node = TestNode::start(&world, &spec);
+        let mut clients: Vec<Client> = (0..2).map(|shard| Client::connect(&node, shard)).collect();
+        let big = clients[0].create(&mut node, "big", 2, &[]);
+        let small = clients[0].create(&mut node, "small", 2, &[]);
+        let leader = |node: &mut TestNode, clients: &mut Vec<Client>, name: &str, index: usize| {
+            clients[0].topic(node, name).topics[0].partitions[index].leader_id.0 as usize - 1
+        };
+        let small_leader = leader(&mut node, &mut clients, "small", 0);
+        let big_leader = leader(&mut node, &mut clients, "big", 0);
+        let bytes = batch(world.now().wall, None, &[b"kept"]);
+        assert_eq!(clients[small_leader].produce(&mut node, small, 0, bytes).error_code, 0);
+
+        world.set_capacity(world.occupied_bytes() + 2 * MIB as u64);
+        let value = vec![7u8; 60_000];
+        let (mut accepted, mut refused) = (0, None);
+        for _ in 0..200 {
+            let bytes = batch(world.now().wall, None, &[&value]);
+            let answer = clients[big_leader].produce(&mut node, big, 0, bytes);
+            if answer.error_code != 0 {
+                refused = Some(answer);
+                break;
+            }
+            assert_eq!(answer.base_offset, accepted, "seed {seed}");
+            accepted += 1;
+        }
+        let refused = refused.expect("the disk is full");
+        assert_eq!(refused.error_code, ErrorCode::KafkaStorageError.code(), "seed {seed}: {refused:?}");
+
+        // Reading goes on, of everything that was accepted.
+        let (found, _) = clients[big_leader].read_all(&mut node, big, 0, 0).expect("answered").expect("readable");
+        assert_eq!(found.len() as i64, accepted, "seed {seed}");
+        let (found, _) = clients[small_leader].read_all(&mut node, small, 0, 0).expect("answered").expect("readable");
+        assert_eq!(found.len(), 1, "seed {seed}");
+        // Deletion works, and makes room.
+        assert_eq!(clients[0].try_delete(&mut node, "big"), Some(ErrorCode::None), "seed {seed}");
+        node.run_for(Duration::from_secs(3));
+        let again = clients[0].create(&mut node, "again", 2, &[]);
+        let at = leader(&mut node, &mut clients, "again", 0);
+        for expected in 0..5 {
+            let bytes = batch(world.now().wall, None, &[&value]);
+            let answer = clients[at].produce(&mut node, again, 0, bytes);
+            assert_eq!((answer.error_code, answer.base_offset), (0, expected), "seed {seed}");
+        }
+    }
+}
+
+#[test]
+fn appends_resume_when_a_full_disk_has_room_again() {
+    for seed in 0..5 {
+        let world = World::new(seed, WorldOptions::default());
+        let mut node = TestNode::start(&world, &Spec::new(1).set("log.segment.bytes", 256 * 1024));
+        let mut client = Client::connect(&node, 0);
+        let id = client.create(&mut node, "t", 1, &[]);
+        world.set_capacity(world.occupied_bytes() + MIB as u64);
+        let value = vec![7u8; 60_000];
+        let mut accepted = 0;
+        for round in 0..60 {
+            let bytes = batch(world.now().wall, None, &[&value]);
+            let answer = client.produce(&mut node, id, 0, bytes);
+            match answer.error_code {
+                0 => accepted += 1,
+                _ => assert!(round > 3, "seed {seed}: {answer:?}"),
+            }
+        }
+        assert!(accepted < 30, "seed {seed}: the disk was never full");
+        world.set_capacity(u64::MAX);
+        node.run_for(Duration::from_secs(1));
+        let bytes = batch(world.now().wall, None, &[&value]);
+        let answer = client.produce(&mut node, id, 0, bytes);
+        assert_eq!((answer.error_code, answer.base_offset), (0, accepted), "seed {seed}: {answer:?}");
+        world.power_cut();
+        let mut node = TestNode::start(&world, &Spec::new(1));
+        let mut client = Client::connect(&node, 0);
+        let (found, _) = client.read_all(&mut node, id, 0, 0).expect("answered").expect("readable");
+        assert_eq!(found.len() as i64, accepted + 1, "seed {seed}");
+    }
+}
+
+#[test]
+fn a_failed_write_takes_its_partition_offline_and_no_other() {
+    for seed in 0..10 {
+        let world = World::new(seed, WorldOptions::default());
+        let mut node = TestNode::start(&world, &Spec::new(1));
+        let mut client = Client::connect(&node, 0);
+        let bad = client.create(&mut node, "bad", 1, &[]);
+        let good = client.create(&mut node, "good", 1, &[]);
+        let mut load = Load::new(seed);
+        load.add_topic(bad, 1, None);
+        load.add_topic(good, 1, None);
+        assert!(load.connect(&mut node) && load.run(&mut node, 10));
+        world.inject(Rule::new(OpKind::Write, Fault::Error(libc::EIO)).path("/bad-0/").times(1));
+        let bytes = |text: &[u8]| batch(world.now().wall, None, &[text]);
+        let lost = bytes(b"lost?");
+        let answer = client.produce(&mut node, bad, 0, lost.clone());
+        assert_eq!(answer.error_code, ErrorCode::KafkaStorageError.code(), "seed {seed}: {answer:?}");
+        let answer = client.produce(&mut node, bad, 0, bytes(b"later"));
+        assert_eq!(answer.error_code, ErrorCode::KafkaStorageError.code(), "seed {seed}: sticky");
+        let data = client.fetch(&mut node, &fetch_request(bad, 0, 0)).expect("answered");
+        assert_eq!(data.error_code, ErrorCode::KafkaStorageError.code());
+        load.parts[0].is_refused = Some(ErrorCode::KafkaStorageError);
+        assert!(load.run(&mut node, 10), "the other goes on");
+        // A stop does not hang on it, and the next start looks at what is really there.
+        assert!(node.stop());
+        let mut node = TestNode::start(&world, &Spec::new(1));
+        load.disconnect();
+        load.parts[0].add_unacknowledged(&lost);
+        assert!(load.connect(&mut node) && load.verify(&mut node));
+    }
+}
+
+#[test]
+fn a_metadata_log_that_fails_refuses_changes_and_data_goes_on() {
+    for seed in 0..5 {
+        let world = World::new(seed, WorldOptions::default());
+        let mut node = TestNode::start(&world, &Spec::new(2));
+        let mut client = Client::connect(&node, 0);
+        let id = client.create(&mut node, "t", 2, &[]);
+        let mut load = Load::new(seed);
+        load.add_topic(id, 2, None);
+        assert!(load.connect(&mut node) && load.run(&mut node, 10));
+        world.inject(Rule::new(OpKind::Write, Fault::Error(libc::EIO)).path("__cluster_metadata").times(1));
+        let created = client.try_create(&mut node, "new", 1, &[]);
+        assert_eq!(created, Some(Err(ErrorCode::KafkaStorageError)), "seed {seed}");
+        assert_eq!(client.try_delete(&mut node, "t"), Some(ErrorCode::KafkaStorageError), "seed {seed}");
+        assert!(load.run(&mut node, 10), "seed {seed}");
+        assert!(load.verify(&mut node));
+        assert!(node.stop());
+        let mut node = TestNode::start(&world, &Spec::new(2));
+        assert!(load.connect(&mut node) && load.verify(&mut node) && load.run(&mut node, 10));
+    }
+}

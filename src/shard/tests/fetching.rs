@@ -1,0 +1,122 @@
+//! Long polls and fetch sessions, end to end.
+
+use std::time::Duration;
+
+use kafka_protocol::messages::fetch_request::ForgottenTopic;
+use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
+use kafka_protocol::messages::{FetchRequest, ListOffsetsRequest};
+
+use super::client::{Client, FETCH_BY_ID, batch, fetch_request, topic_name};
+use super::node::{Spec, TestNode};
+use crate::io::sim::{World, WorldOptions};
+use crate::protocol::ErrorCode;
+
+fn one_shard(seed: u64) -> (World, TestNode, Client) {
+    let world = World::new(seed, WorldOptions::default());
+    let node = TestNode::start(&world, &Spec::new(1));
+    let client = Client::connect(&node, 0);
+    (world, node, client)
+}
+
+#[test]
+fn a_long_poll_is_woken_by_an_append_of_enough_bytes_or_by_its_time_out() {
+    for seed in 0..10 {
+        let (world, mut node, mut reader) = one_shard(seed);
+        let mut writer = Client::connect(&node, 0);
+        let id = writer.create(&mut node, "t", 1, &[]);
+        let now = world.now().wall;
+        let one = batch(now, None, &[&[b'x'; 100]]);
+        let size = one.len() as i32;
+
+        // Nothing comes: answered empty, not before its time and not much after.
+        let started = world.now().monotonic;
+        let poll = fetch_request(id, 0, 0).with_max_wait_ms(500);
+        let data = reader.fetch(&mut node, &poll).expect("answered");
+        assert!(data.records.unwrap_or_default().is_empty());
+        let waited = world.now().monotonic - started;
+        assert!((500..600).contains(&waited.as_millis()), "seed {seed}: {waited:?}");
+
+        // Two batches are enough, one is not.
+        let poll = fetch_request(id, 0, 0).with_max_wait_ms(20_000).with_min_bytes(2 * size);
+        reader.send(FETCH_BY_ID, &poll);
+        assert_eq!(writer.produce(&mut node, id, 0, one.clone()).error_code, 0);
+        node.run_for(Duration::from_secs(1));
+        assert_eq!(reader.link.available_bytes(), 0, "seed {seed}: too early");
+        let started = world.now().monotonic;
+        assert_eq!(writer.produce(&mut node, id, 0, one.clone()).error_code, 0);
+        let response = reader.receive::<FetchRequest>(&mut node, FETCH_BY_ID).expect("answered");
+        assert!(world.now().monotonic - started < Duration::from_millis(500), "seed {seed}");
+        let records = response.responses[0].partitions[0].records.clone().unwrap_or_default();
+        assert_eq!(records.len() as i32, 2 * size);
+
+        // A deletion wakes it too.
+        reader.send(FETCH_BY_ID, &fetch_request(id, 0, 2).with_max_wait_ms(20_000));
+        node.run_for(Duration::from_millis(100));
+        let started = world.now().monotonic;
+        assert_eq!(writer.try_delete(&mut node, "t"), Some(ErrorCode::None));
+        let response = reader.receive::<FetchRequest>(&mut node, FETCH_BY_ID).expect("answered");
+        assert_eq!(response.responses[0].partitions[0].error_code, ErrorCode::UnknownTopicId.code());
+        assert!(world.now().monotonic - started < Duration::from_secs(1), "seed {seed}");
+    }
+}
+
+#[test]
+fn a_session_tells_only_what_is_new_and_ends_as_asked() {
+    let (world, mut node, mut client) = one_shard(1);
+    let id = client.create(&mut node, "t", 3, &[]);
+    let mut all = fetch_request(id, 0, 0).with_session_epoch(0);
+    let first = all.topics[0].partitions[0].clone();
+    for index in 1..3 {
+        all.topics[0].partitions.push(first.clone().with_partition(index));
+    }
+    let response = client.call(&mut node, FETCH_BY_ID, &all);
+    let session = response.session_id;
+    assert!(session != 0 && response.responses[0].partitions.len() == 3);
+    let go_on = |epoch: i32| {
+        let mut request = fetch_request(id, 0, 0).with_session_id(session).with_session_epoch(epoch);
+        request.topics.clear();
+        request
+    };
+    // Nothing is new.
+    let response = client.call(&mut node, FETCH_BY_ID, &go_on(1));
+    assert_eq!((response.error_code, response.responses.len()), (0, 0));
+    // One partition has news.
+    let bytes = batch(world.now().wall, None, &[b"x"]);
+    assert_eq!(client.produce(&mut node, id, 2, bytes).error_code, 0);
+    let response = client.call(&mut node, FETCH_BY_ID, &go_on(2));
+    let told: Vec<i32> = response.responses[0].partitions.iter().map(|p| p.partition_index).collect();
+    assert_eq!(told, [2]);
+    // A wrong epoch is refused and changes nothing; a partition that is forgotten is told no more.
+    let refused = client.call(&mut node, FETCH_BY_ID, &go_on(7));
+    assert_eq!(refused.error_code, ErrorCode::InvalidFetchSessionEpoch.code());
+    let forgotten = ForgottenTopic::default().with_topic_id(id.0).with_partitions(vec![2]);
+    let request = go_on(3).with_forgotten_topics_data(vec![forgotten]);
+    assert_eq!(client.call(&mut node, FETCH_BY_ID, &request).responses.len(), 0);
+    // Its end.
+    let ended = client.call(&mut node, FETCH_BY_ID, &go_on(-1));
+    assert_eq!((ended.error_code, ended.session_id), (0, 0));
+    let unknown = client.call(&mut node, FETCH_BY_ID, &go_on(4));
+    assert_eq!(unknown.error_code, ErrorCode::FetchSessionIdNotFound.code());
+}
+
+#[test]
+fn offsets_are_listed_at_the_leader() {
+    let (world, mut node, mut client) = one_shard(2);
+    let id = client.create(&mut node, "t", 1, &[]);
+    for _ in 0..3 {
+        let bytes = batch(world.now().wall, None, &[b"x", b"y"]);
+        client.produce(&mut node, id, 0, bytes);
+        node.run_for(Duration::from_millis(10));
+    }
+    for (timestamp, offset) in [(-2, 0), (-1, 6), (0, 0), (i64::MAX, -1)] {
+        let partition = ListOffsetsPartition::default()
+            .with_partition_index(0)
+            .with_current_leader_epoch(-1)
+            .with_timestamp(timestamp);
+        let topic = ListOffsetsTopic::default().with_name(topic_name("t")).with_partitions(vec![partition]);
+        let request = ListOffsetsRequest::default().with_replica_id((-1).into()).with_topics(vec![topic]);
+        let response = client.call(&mut node, 7, &request);
+        let answer = &response.topics[0].partitions[0];
+        assert_eq!((answer.error_code, answer.offset), (0, offset), "at {timestamp}");
+    }
+}

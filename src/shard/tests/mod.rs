@@ -1,0 +1,27 @@
+//! Whole shards on the simulated world: event loop, controller, metadata log, handlers, net and storage, unchanged.
+//!
+//! | file | its one job |
+//! |---|---|
+//! | [`node`] | a node whose shards take turns in one thread |
+//! | [`client`] | a Kafka client driven by hand |
+//! | [`load`] | a load that remembers, and the model that checks what is read back |
+//! | [`routing`] | who answers what, in which order |
+//! | [`durability`] | what survives a power cut, a kill, a stop |
+//! | [`topics`] | what the metadata survives |
+//! | [`fetching`] | long polls and sessions |
+//! | [`faults`] | full and failing disks |
+//! | [`hostile`] | clients that misbehave |
+//! | [`workload`] | everything at once, by the seed |
+//!
+//! Every failure names its seed, and a seed gives one history.
+
+mod client;
+mod durability;
+mod faults;
+mod fetching;
+mod hostile;
+mod load;
+mod node;
+mod routing;
+mod topics;
+mod workload;

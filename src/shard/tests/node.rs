@@ -1,0 +1,238 @@
+//! A whole node on a simulated world: its shards take turns in one thread, and time passes when none has work.
+//!
+//! The shards are the real ones; only the threads are missing. The order of turns is the seed's, and a disorderly
+//! node now and then leaves a shard out, so that its mail and completions pile up.
+//!
+//! Invariant: once the power is cut nothing of the node runs any more; whoever drives it sees `false` or `None`.
+
+use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::base::rng::Rng;
+use crate::base::units::MIB;
+use crate::handlers::bus::Message;
+use crate::handlers::endpoints::Endpoint;
+use crate::handlers::options::BrokerOptions;
+use crate::handlers::start::Recovered;
+use crate::io::Io;
+use crate::io::sim::{SimIo, World};
+use crate::model::configs::BrokerConfig;
+use crate::model::id::{NodeId, ShardId};
+use crate::shard::event_loop::{Phase, Shard};
+use crate::shard::mailbox::Mailboxes;
+use crate::shard::node::{Place, resources};
+use crate::storage::checkpoint;
+use crate::storage::layout::Layout;
+
+/// Where the node lives on the world's disk.
+pub const DATA: &str = "/data";
+/// How long, in the world's time, anything may take that is waited for.
+const WAIT_MAX: Duration = Duration::from_secs(120);
+
+/// What a node is started with.
+#[derive(Clone, Debug)]
+pub struct Spec {
+    pub shard_count: u16,
+    /// Broker configs, not checked: segments may be smaller than Kafka allows.
+    pub settings: Vec<(&'static str, String)>,
+    pub pool_size_bytes: usize,
+    pub tail_size_bytes: usize,
+    /// Shards are left out of rounds.
+    pub is_disorderly: bool,
+}
+
+impl Spec {
+    pub fn new(shard_count: u16) -> Spec {
+        Spec {
+            shard_count,
+            settings: vec![("auto.create.topics.enable", "false".into())],
+            pool_size_bytes: 16 * MIB,
+            tail_size_bytes: MIB,
+            is_disorderly: false,
+        }
+    }
+
+    pub fn set(mut self, name: &'static str, value: impl ToString) -> Spec {
+        self.settings.push((name, value.to_string()));
+        self
+    }
+
+    fn options(&self) -> BrokerOptions {
+        let mut config = BrokerConfig::default();
+        for (name, value) in &self.settings {
+            config = config.with_unchecked(name, value);
+        }
+        BrokerOptions {
+            node: NodeId(0),
+            node_name: "sim".into(),
+            fetch_max_bytes: config.fetch_max_bytes(usize::from(self.shard_count)),
+            config,
+            layout: Layout::new(DATA),
+            shard_count: self.shard_count,
+            pool_size_bytes: self.pool_size_bytes,
+            tail_size_bytes: self.tail_size_bytes,
+            splice_size_bytes_min: 8 * 1024,
+            reuses_segments: true,
+            stall_threshold: Duration::from_secs(3600),
+        }
+    }
+}
+
+/// Shards that take turns.
+pub struct TestNode {
+    pub world: World,
+    pub shards: Vec<Shard<SimIo>>,
+    pub addresses: Vec<SocketAddr>,
+    pub recovered: Vec<Recovered>,
+    mailboxes: Mailboxes<Message>,
+    rng: Rng,
+    is_disorderly: bool,
+}
+
+/// Runs a part of the node. What it does after the power is cut, panic included, has never happened.
+fn unless_cut<R>(world: &World, body: impl FnOnce() -> R) -> Option<R> {
+    match catch_unwind(AssertUnwindSafe(body)) {
+        _ if world.is_power_cut() => None,
+        Ok(result) => Some(result),
+        Err(panic) => {
+            eprintln!("seed {}", world.seed());
+            resume_unwind(panic)
+        }
+    }
+}
+
+impl TestNode {
+    /// Starts a node and waits until it serves; `None` if the power was cut meanwhile.
+    pub fn try_start(world: &World, spec: &Spec) -> Option<TestNode> {
+        world.wait_for_lock();
+        world.create_dir_all(DATA).expect("a disk");
+        let mut node = TestNode::open(world, spec)?;
+        let serves = |node: &TestNode| node.shards.iter().all(|shard| shard.phase() == Phase::Serving);
+        node.run_until(serves).then_some(node)
+    }
+
+    /// Starts a node where nothing cuts the power.
+    pub fn start(world: &World, spec: &Spec) -> TestNode {
+        TestNode::try_start(world, spec).expect("the power stays on")
+    }
+
+    /// As `Node::start` does it, on one thread.
+    fn open(world: &World, spec: &Spec) -> Option<TestNode> {
+        if std::env::var_os("OTTLA_SIM_LOG").is_some() {
+            let _ = tracing_subscriber::fmt().with_max_level(tracing::Level::DEBUG).try_init();
+        }
+        let options = Arc::new(spec.options());
+        let mailboxes = Mailboxes::new(usize::from(spec.shard_count));
+        let mut rng = Rng::new(world.seed() ^ world.now().monotonic.0);
+        // All at once: the first one made after a power cut turns the machine on again.
+        let ios: Vec<SimIo> =
+            (0..spec.shard_count).map(|shard| world.io(&format!("shard {shard}"), spec.pool_size_bytes)).collect();
+        let (mut shards, mut addresses, mut recovered) = (Vec::new(), Vec::new(), Vec::new());
+        let mut image = None;
+        for (shard, mut io) in ios.into_iter().enumerate() {
+            let place = Place {
+                shard: ShardId(shard as u16),
+                options: options.clone(),
+                listen: ([127, 0, 0, 1], 0).into(),
+                advertise: Endpoint { host: "127.0.0.1".into(), port: 0 },
+                seed: rng.next_u64(),
+                mailboxes: mailboxes.clone(),
+            };
+            let resources = resources(&io, &options);
+            let opened = unless_cut(world, || {
+                let mut host = None;
+                if image.is_none() {
+                    let opened = place.open_controller(&mut io, resources.clone());
+                    let (controller, first) = opened.unwrap_or_else(|error| panic!("{error}"));
+                    (host, image) = (Some(controller), Some(first));
+                }
+                let image = image.clone().expect("the first shard brings it");
+                place.open_shard(io, image, resources, host).unwrap_or_else(|error| panic!("{error}"))
+            });
+            let (shard, endpoint, stats) = opened?;
+            addresses.push(([127, 0, 0, 1], endpoint.port).into());
+            shards.push(shard);
+            recovered.push(stats);
+        }
+        let is_disorderly = spec.is_disorderly;
+        Some(TestNode { world: world.clone(), shards, addresses, recovered, mailboxes, rng, is_disorderly })
+    }
+
+    /// One round of turns; then time passes if nobody has anything to do. False once the power is cut.
+    pub fn step(&mut self) -> bool {
+        let mut order: Vec<usize> = (0..self.shards.len()).collect();
+        for at in (1..order.len()).rev() {
+            order.swap(at, self.rng.in_range(0..=at as u64) as usize);
+        }
+        for shard in order {
+            if self.is_disorderly && self.rng.chance(1, 3) {
+                continue;
+            }
+            let shard = &mut self.shards[shard];
+            if shard.phase() != Phase::Stopped && unless_cut(&self.world, || shard.turn(false)).is_none() {
+                return false;
+            }
+        }
+        let is_ready = self.shards.iter().any(|shard| shard.broker().io.is_ready());
+        if is_ready && !(self.is_disorderly && self.rng.chance(1, 2)) {
+            return true;
+        }
+        let running = self.shards.iter().filter(|shard| shard.phase() != Phase::Stopped);
+        let next = running.map(Shard::next_turn_at).chain(self.world.next_event_at()).min();
+        if let Some(next) = next {
+            self.world.advance_to(next);
+        }
+        !self.world.is_power_cut()
+    }
+
+    /// Steps until `is_done`; false if the power was cut first.
+    pub fn run_until(&mut self, mut is_done: impl FnMut(&TestNode) -> bool) -> bool {
+        let until = self.world.now().monotonic + WAIT_MAX;
+        while !is_done(self) {
+            if self.world.is_power_cut() || !self.step() {
+                return false;
+            }
+            let seed = self.world.seed();
+            assert!(self.world.now().monotonic < until, "seed {seed}: waited for longer than {WAIT_MAX:?}");
+        }
+        true
+    }
+
+    /// Steps for so long.
+    pub fn run_for(&mut self, time: Duration) -> bool {
+        let until = self.world.now().monotonic + time;
+        self.run_until(|node| node.world.now().monotonic >= until)
+    }
+
+    /// Stops cleanly; false if the power was cut meanwhile.
+    pub fn stop(mut self) -> bool {
+        for shard in 0..self.shards.len() {
+            assert!(self.mailboxes.send(ShardId(shard as u16), Message::Stop).is_ok(), "the inbox has room");
+        }
+        self.run_until(|node| node.shards.iter().all(|shard| shard.phase() == Phase::Stopped))
+    }
+
+    /// What lies in the partitions' directories, for messages.
+    pub fn describe_disk(&self) -> String {
+        let topics = format!("{DATA}/topics");
+        let mut text = String::new();
+        for dir in self.world.list(&topics).unwrap_or_default() {
+            let path = format!("{topics}/{}", dir.name);
+            let names: Vec<String> =
+                self.world.list(&path).unwrap_or_default().into_iter().map(|entry| entry.name).collect();
+            let bytes = self.world.read_file(format!("{path}/checkpoint")).unwrap_or_default();
+            let checkpoint = checkpoint::find(&bytes).map(|found| {
+                found.map(|f| (f.sequence, f.state.log_start, f.state.active_base_offset, f.state.next_offset))
+            });
+            text += &format!("\n{}: {names:?}, checkpoint {checkpoint:?}", dir.name);
+        }
+        text
+    }
+
+    /// Bytes of buffers in use, over all shards.
+    pub fn used_bytes(&self) -> usize {
+        self.shards.iter().map(|shard| shard.broker().io.pool().used_bytes()).sum()
+    }
+}
