@@ -19,15 +19,19 @@
 //! | [`controller`] | metadata image, records, apply, topics, snapshot | sockets, wire versions |
 //! | [`handlers`] | one file per API or family, waiters; the only place where wire types meet the domain | rings |
 //! | [`shard`] | event loop, mailbox, placement, metadata bus, threads, stall watch | what a request means |
-//! | [`client`] | the small Kafka client behind the command line | shards |
+//! | [`client`] | the small Kafka client behind the command line and the load generator | shards |
+//! | [`mod@bench`] | load generator: workload, closed loop, meter, report | the command line, shards |
 //! | [`cli`] | raw flags to validated options; one file per subcommand | |
+//! | [`doc`] | pages: the on-disk format | |
 
 #![deny(unsafe_code)]
 
 pub mod base;
+pub mod bench;
 pub mod cli;
 pub mod client;
 pub mod controller;
+pub mod doc;
 pub mod handlers;
 #[allow(unsafe_code)]
 pub mod io;

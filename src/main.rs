@@ -1,2 +1,7 @@
 //! The `ottla` binary. See [`ottla::cli`].
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    ottla::cli::main()
+}

@@ -1,1 +1,77 @@
-//! Being written.
+//! The command line: raw flags to validated options, one file per subcommand.
+//!
+//! Results go to stdout, everything else to stderr; listing commands have `--json`. Exit codes and the form of errors
+//! are [`exit`]'s.
+
+pub mod bench;
+pub mod consume;
+pub mod exit;
+pub mod format;
+pub mod inspect;
+pub mod output;
+pub mod produce;
+pub mod remote;
+pub mod serve;
+pub mod size;
+pub mod suggest;
+pub mod topic;
+pub mod version;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// An event-streaming broker for Linux that speaks the Apache Kafka protocol.
+#[derive(Debug, Parser)]
+#[command(name = "ottla", version, arg_required_else_help = true, max_term_width = 100)]
+#[command(
+    after_help = "Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 this host cannot run the broker."
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the broker.
+    Serve(serve::RawServe),
+    /// Create, list, describe and delete topics.
+    #[command(subcommand)]
+    Topic(topic::RawTopic),
+    /// Send lines of stdin as records.
+    Produce(produce::RawProduce),
+    /// Print records.
+    Consume(consume::RawConsume),
+    /// Put a load on a broker and measure what it does.
+    #[command(subcommand)]
+    Bench(bench::RawBench),
+    /// Look into a data directory, a partition or one of their files: what is in it, is it sound?
+    Inspect(inspect::RawInspect),
+    /// Print the version and what it was built for.
+    Version(version::RawVersion),
+}
+
+/// The process's arguments to its exit code.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    exit::finish(match cli.command {
+        Command::Serve(raw) => serve::command(raw),
+        Command::Topic(raw) => topic::command(raw),
+        Command::Produce(raw) => produce::command(raw),
+        Command::Consume(raw) => consume::command(raw),
+        Command::Bench(raw) => bench::command(raw),
+        Command::Inspect(raw) => inspect::command(raw),
+        Command::Version(raw) => version::command(raw),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        super::Cli::command().debug_assert();
+    }
+}
