@@ -1,0 +1,320 @@
+import java.nio.charset.StandardCharsets;
+import java.time.Duration;
+import java.util.ArrayList;
+import java.util.Collection;
+import java.util.HashMap;
+import java.util.List;
+import java.util.Map;
+import java.util.Objects;
+import java.util.Optional;
+import java.util.TreeMap;
+import java.util.concurrent.ExecutionException;
+import java.util.concurrent.Future;
+import java.util.function.LongFunction;
+import java.util.stream.Collectors;
+import java.util.stream.IntStream;
+import org.apache.kafka.clients.admin.Admin;
+import org.apache.kafka.clients.admin.Config;
+import org.apache.kafka.clients.admin.ConfigEntry;
+import org.apache.kafka.clients.admin.CreateTopicsOptions;
+import org.apache.kafka.clients.admin.DescribeClusterOptions;
+import org.apache.kafka.clients.admin.DescribeConfigsOptions;
+import org.apache.kafka.clients.admin.DescribeTopicsOptions;
+import org.apache.kafka.clients.admin.ListOffsetsOptions;
+import org.apache.kafka.clients.admin.NewTopic;
+import org.apache.kafka.clients.admin.OffsetSpec;
+import org.apache.kafka.clients.admin.TopicDescription;
+import org.apache.kafka.clients.consumer.ConsumerRecord;
+import org.apache.kafka.clients.consumer.KafkaConsumer;
+import org.apache.kafka.clients.consumer.OffsetAndTimestamp;
+import org.apache.kafka.clients.producer.KafkaProducer;
+import org.apache.kafka.clients.producer.ProducerRecord;
+import org.apache.kafka.clients.producer.RecordMetadata;
+import org.apache.kafka.common.IsolationLevel;
+import org.apache.kafka.common.Node;
+import org.apache.kafka.common.TopicPartition;
+import org.apache.kafka.common.config.ConfigResource;
+import org.apache.kafka.common.errors.TopicExistsException;
+import org.apache.kafka.common.errors.UnknownTopicOrPartitionException;
+import org.apache.kafka.common.header.Header;
+import org.apache.kafka.common.header.internals.RecordHeader;
+import org.apache.kafka.common.serialization.ByteArrayDeserializer;
+import org.apache.kafka.common.serialization.ByteArraySerializer;
+import org.apache.kafka.common.utils.AppInfoParser;
+
+/** The tour with Kafka's own clients, by the rules of python/tour.py. Arguments: bootstrap address, topic. */
+public final class Tour {
+    static final int PARTITIONS = 6;
+    static final int PER_CODEC = 300;
+    static final long BASE_MS = 1_700_000_000_000L;
+    static final String RETENTION_MS = "9000000000000";
+    static final List<String> CODECS = List.of("none", "gzip", "snappy", "lz4", "zstd");
+    static final int TOTAL = CODECS.size() * PER_CODEC;
+
+    final String bootstrap;
+    final String topic;
+    final Admin admin;
+    final List<TopicPartition> partitions;
+    boolean failed;
+
+    Tour(String bootstrap, String topic) {
+        this.bootstrap = bootstrap;
+        this.topic = topic;
+        this.admin = Admin.create(Map.of("bootstrap.servers", bootstrap));
+        this.partitions = IntStream.range(0, PARTITIONS).mapToObj(p -> new TopicPartition(topic, p)).toList();
+    }
+
+    /** Everything of a record that must come back; fields are compared as text, so that null is not empty. */
+    record Row(long offset, long timestampMs, String key, String value, List<String> headers) { }
+
+    static byte[] bytes(String text) {
+        return text == null ? null : text.getBytes(StandardCharsets.UTF_8);
+    }
+
+    static String text(byte[] bytes) {
+        return bytes == null ? null : new String(bytes, StandardCharsets.UTF_8);
+    }
+
+    static String key(int n) {
+        return n % 7 == 0 ? null : "key-" + n % 97;
+    }
+
+    static String value(int n) {
+        if (n % 5 == 0 && n % 7 != 0) {
+            return null;
+        }
+        return n % 11 == 0 ? "" : "value " + n + " " + "abcdefgh".repeat(n % 50);
+    }
+
+    static List<Header> headers(int n) {
+        List<Header> both = List.of(new RecordHeader("number", bytes("" + n)), new RecordHeader("nothing", new byte[0]));
+        return both.subList(0, n % 3);
+    }
+
+    static List<String> flat(Iterable<Header> headers) {
+        List<String> flat = new ArrayList<>();
+        headers.forEach(h -> flat.add(h.key() + "=" + text(h.value())));
+        return flat;
+    }
+
+    static long timestamp(int n) {
+        return BASE_MS + n * 1000L;
+    }
+
+    static Map<Integer, List<Row>> expected() {
+        Map<Integer, List<Row>> logs = new TreeMap<>();
+        for (int n = 0; n < TOTAL; n++) {
+            List<Row> log = logs.computeIfAbsent(n % PARTITIONS, p -> new ArrayList<>());
+            log.add(new Row(log.size(), timestamp(n), key(n), value(n), flat(headers(n))));
+        }
+        return logs;
+    }
+
+    /** Per partition the first record that is not older, -1 for none. */
+    static Map<Integer, Long> firstAt(long timestampMs) {
+        Map<Integer, Long> offsets = new TreeMap<>();
+        expected().forEach((p, log) -> offsets.put(p, log.stream()
+            .filter(row -> row.timestampMs >= timestampMs).map(Row::offset).findFirst().orElse(-1L)));
+        return offsets;
+    }
+
+    static Map<Integer, Long> ends(long less) {
+        Map<Integer, Long> offsets = new TreeMap<>();
+        expected().forEach((p, log) -> offsets.put(p, log.size() - less));
+        return offsets;
+    }
+
+    static Map<Integer, Long> all(long offset) {
+        return IntStream.range(0, PARTITIONS).boxed().collect(Collectors.toMap(p -> p, p -> offset));
+    }
+
+    static void check(Object got, Object want, String what) {
+        if (!Objects.equals(got, want)) {
+            throw new AssertionError(String.format("%s: got %.300s, want %.300s", what, got, want));
+        }
+    }
+
+    void create() throws Exception {
+        NewTopic wanted = new NewTopic(topic, Optional.of(PARTITIONS), Optional.empty());
+        wanted.configs(Map.of("retention.ms", RETENTION_MS));
+        admin.createTopics(List.of(wanted), new CreateTopicsOptions().validateOnly(true)).all().get();
+        check(admin.listTopics().names().get().contains(topic), false, "topic after validateOnly");
+        var created = admin.createTopics(List.of(wanted));
+        created.all().get();
+        check(created.numPartitions(topic).get(), PARTITIONS, "partitions created");
+        check(created.replicationFactor(topic).get(), 1, "replication factor created");
+        check(created.config(topic).get().get("retention.ms").value(), RETENTION_MS, "retention.ms created");
+        try {
+            admin.createTopics(List.of(wanted)).all().get();
+            throw new AssertionError("a second creation was accepted");
+        } catch (ExecutionException e) {
+            check(e.getCause().getClass(), TopicExistsException.class, "second creation");
+        }
+    }
+
+    /** With the producer's own defaults: acks=all, idempotent, five requests in flight. */
+    void produce(int codec) throws Exception {
+        Map<String, Object> settings = Map.of("bootstrap.servers", bootstrap, "compression.type", CODECS.get(codec));
+        try (var producer = new KafkaProducer<>(settings, new ByteArraySerializer(), new ByteArraySerializer())) {
+            List<Future<RecordMetadata>> sent = new ArrayList<>();
+            for (int n = codec * PER_CODEC; n < (codec + 1) * PER_CODEC; n++) {
+                sent.add(producer.send(new ProducerRecord<>(
+                    topic, n % PARTITIONS, timestamp(n), bytes(key(n)), bytes(value(n)), headers(n))));
+            }
+            for (int i = 0; i < sent.size(); i++) {
+                long want = (codec * PER_CODEC + i) / PARTITIONS;
+                check(sent.get(i).get().offset(), want, "acknowledged offset");
+            }
+        }
+    }
+
+    KafkaConsumer<byte[], byte[]> consumer(IsolationLevel level) {
+        Map<String, Object> settings = Map.of("bootstrap.servers", bootstrap, "enable.auto.commit", false,
+            "auto.offset.reset", "earliest", "isolation.level", level.toString());
+        var consumer = new KafkaConsumer<>(settings, new ByteArrayDeserializer(), new ByteArrayDeserializer());
+        consumer.assign(partitions);
+        return consumer;
+    }
+
+    void consume(IsolationLevel level) {
+        try (var consumer = consumer(level)) {
+            consumer.seekToBeginning(partitions);
+            Map<TopicPartition, Long> ends = consumer.endOffsets(partitions);
+            Map<Integer, List<Row>> logs = new TreeMap<>();
+            long deadline = System.nanoTime() + 60_000_000_000L;
+            while (partitions.stream().anyMatch(p -> consumer.position(p) < ends.get(p)) && System.nanoTime() < deadline) {
+                for (ConsumerRecord<byte[], byte[]> r : consumer.poll(Duration.ofSeconds(1))) {
+                    logs.computeIfAbsent(r.partition(), p -> new ArrayList<>())
+                        .add(new Row(r.offset(), r.timestamp(), text(r.key()), text(r.value()), flat(r.headers())));
+                }
+            }
+            expected().forEach((p, log) -> {
+                List<Row> have = logs.getOrDefault(p, List.of());
+                for (int i = 0; i < Math.min(log.size(), have.size()); i++) {
+                    check(have.get(i), log.get(i), "partition " + p + " offset " + i);
+                }
+                check(have.size(), log.size(), "records of partition " + p);
+            });
+        }
+    }
+
+    <V> Map<TopicPartition, V> each(LongFunction<V> value) {
+        return partitions.stream().collect(Collectors.toMap(p -> p, p -> value.apply(p.partition())));
+    }
+
+    void seek() {
+        try (var consumer = consumer(IsolationLevel.READ_UNCOMMITTED)) {
+            Map<TopicPartition, OffsetAndTimestamp> found = Map.of();
+            for (long at : new long[] {0, timestamp(451) - 1, timestamp(TOTAL), timestamp(452)}) {
+                found = consumer.offsetsForTimes(each(p -> at));
+                Map<Integer, Long> offsets = new TreeMap<>();
+                found.forEach((p, f) -> offsets.put(p.partition(), f == null ? -1L : f.offset()));
+                check(offsets, firstAt(at), "offsets at " + at);
+            }
+            found.forEach((p, f) -> consumer.seek(p, f.offset()));
+            Map<TopicPartition, Long> seen = new HashMap<>();
+            long deadline = System.nanoTime() + 30_000_000_000L;
+            while (seen.size() < PARTITIONS && System.nanoTime() < deadline) {
+                var records = consumer.poll(Duration.ofSeconds(1));
+                records.partitions().forEach(p -> seen.putIfAbsent(p, records.records(p).get(0).timestamp()));
+            }
+            Map<TopicPartition, Long> want = new HashMap<>();
+            found.forEach((p, f) -> want.put(p, f.timestamp()));
+            check(seen, want, "first after the seek");
+        }
+    }
+
+    void describe() throws Exception {
+        var cluster = admin.describeCluster(new DescribeClusterOptions().includeAuthorizedOperations(true));
+        Collection<Node> nodes = cluster.nodes().get();
+        check(nodes.contains(cluster.controller().get()), true, "controller");
+        check(cluster.clusterId().get().isEmpty(), false, "cluster id is empty");
+        check(cluster.authorizedOperations().get().isEmpty(), false, "no operation on the cluster is authorized");
+        var options = new DescribeTopicsOptions().includeAuthorizedOperations(true).partitionSizeLimitPerResponse(4);
+        TopicDescription described = admin.describeTopics(List.of(topic), options).allTopicNames().get().get(topic);
+        check(described.partitions().size(), PARTITIONS, "partitions described");
+        check(described.partitions().stream().allMatch(p -> nodes.contains(p.leader()) && p.isr().size() == 1), true, "leaders");
+        check(described.authorizedOperations().isEmpty(), false, "no operation on the topic is authorized");
+        var byId = admin.describeTopics(org.apache.kafka.common.TopicCollection.ofTopicIds(List.of(described.topicId())));
+        check(byId.allTopicIds().get().get(described.topicId()).name(), topic, "name of the topic id");
+        try {
+            admin.describeTopics(List.of(topic + "-missing")).allTopicNames().get();
+            throw new AssertionError("a missing topic was described");
+        } catch (ExecutionException e) {
+            check(e.getCause().getClass(), UnknownTopicOrPartitionException.class, "missing topic");
+        }
+        ConfigResource resource = new ConfigResource(ConfigResource.Type.TOPIC, topic);
+        List<ConfigResource> resources = new ArrayList<>(List.of(resource));
+        nodes.forEach(n -> resources.add(new ConfigResource(ConfigResource.Type.BROKER, n.idString())));
+        var all = new DescribeConfigsOptions().includeSynonyms(true).includeDocumentation(true);
+        Map<ConfigResource, Config> configs = admin.describeConfigs(resources, all).all().get();
+        Config config = configs.get(resource);
+        check(config.get("retention.ms").value(), RETENTION_MS, "retention.ms");
+        check(config.get("retention.ms").source(), ConfigEntry.ConfigSource.DYNAMIC_TOPIC_CONFIG, "source of retention.ms");
+        check(config.get("retention.ms").type(), ConfigEntry.ConfigType.LONG, "type of retention.ms");
+        check(config.get("cleanup.policy").value(), "delete", "cleanup.policy");
+        check(config.get("cleanup.policy").source(), ConfigEntry.ConfigSource.DEFAULT_CONFIG, "source of cleanup.policy");
+        resources.stream().skip(1).forEach(r -> check(configs.get(r).get("num.partitions") != null, true, "configs of " + r));
+        var features = admin.describeFeatures().featureMetadata().get();
+        check(features.finalizedFeatures().containsKey("metadata.version"), true, "metadata.version");
+    }
+
+    void offsets() throws Exception {
+        Map<OffsetSpec, Map<Integer, Long>> asks = new HashMap<>();
+        asks.put(OffsetSpec.earliest(), all(0));
+        asks.put(OffsetSpec.latest(), ends(0));
+        asks.put(OffsetSpec.maxTimestamp(), ends(1));
+        asks.put(OffsetSpec.earliestLocal(), all(0));
+        asks.put(OffsetSpec.latestTiered(), all(-1));
+        asks.put(OffsetSpec.forTimestamp(timestamp(452)), firstAt(timestamp(452)));
+        asks.put(OffsetSpec.forTimestamp(timestamp(TOTAL)), all(-1));
+        for (var ask : asks.entrySet()) {
+            for (IsolationLevel level : IsolationLevel.values()) {
+                var found = admin.listOffsets(each(p -> ask.getKey()), new ListOffsetsOptions(level)).all().get();
+                Map<Integer, Long> offsets = new TreeMap<>();
+                found.forEach((p, f) -> offsets.put(p.partition(), f.offset()));
+                check(offsets, ask.getValue(), ask.getKey().getClass().getSimpleName());
+            }
+        }
+    }
+
+    void delete() throws Exception {
+        admin.deleteTopics(List.of(topic)).all().get();
+        check(admin.listTopics().names().get().contains(topic), false, "topic after its deletion");
+    }
+
+    interface Step {
+        void run() throws Exception;
+    }
+
+    void step(String name, Step step) {
+        try {
+            step.run();
+            System.out.printf("step\t%s\tok%n", name);
+        } catch (Throwable e) {
+            failed = true;
+            e.printStackTrace();
+            System.out.printf("step\t%s\tfailed\t%s%n", name, e.toString().replace('\n', ' '));
+        }
+    }
+
+    public static void main(String[] args) {
+        System.out.printf("client\tJava kafka-clients\t%s%n", AppInfoParser.getVersion());
+        Tour tour = new Tour(args[0], args[1]);
+        tour.step("create", tour::create);
+        for (int codec = 0; codec < CODECS.size(); codec++) {
+            int index = codec;
+            tour.step("produce " + CODECS.get(codec), () -> tour.produce(index));
+        }
+        tour.step("consume", () -> {
+            tour.consume(IsolationLevel.READ_UNCOMMITTED);
+            tour.consume(IsolationLevel.READ_COMMITTED);
+        });
+        tour.step("seek", tour::seek);
+        tour.step("describe", tour::describe);
+        tour.step("offsets", tour::offsets);
+        tour.step("delete", tour::delete);
+        tour.admin.close();
+        System.exit(tour.failed ? 1 : 0);
+    }
+}
