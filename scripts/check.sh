@@ -1,0 +1,13 @@
+#!/usr/bin/env bash
+# The whole gate: formatting, lints, tests, benches in smoke mode, documentation. CI calls nothing else.
+# Needs Rust, a C compiler and make; no server, no container, no network but the package registry.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+step() { printf '\n== %s\n' "$*"; }
+
+step "format";        cargo fmt --check
+step "lints";         cargo clippy --locked --all-targets -- -D warnings
+step "documentation"; RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" cargo doc --locked --no-deps --document-private-items
+step "tests";         cargo test --locked
+step "benches";       cargo test --locked --benches
