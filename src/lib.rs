@@ -14,11 +14,11 @@
 //! | [`model`] | ids, offsets, record batch, compression, configs, limits | files, sockets, clocks |
 //! | [`protocol`] | frame, API table, header, guarded decode, encode, hot produce and fetch, error codes | I/O; `unsafe` |
 //! | [`io`] | the `Io` trait, operations, buffers, the ring and the simulated world | offsets, APIs |
-//! | [`net`] | listener, connection, response queue, send chain, admission | which API a frame is |
+//! | [`net`] | connection, response queue, send chain, admission | which API a frame is |
 //! | [`storage`] | log, segment, appender, reader, indexes, recovery, retention, layout | wire versions, error codes, cores |
-//! | [`controller`] | metadata image, records, apply, topics, snapshot | sockets, wire versions |
+//! | [`controller`] | metadata image, records, apply, placement, topics, snapshot | sockets, wire versions |
 //! | [`handlers`] | one file per API or family, waiters; the only place where wire types meet the domain | rings |
-//! | [`shard`] | event loop, mailbox, placement, metadata bus, threads, stall watch | what a request means |
+//! | [`shard`] | event loop, mailboxes, metadata log, clean stop, node, threads, stall watch | what a request means |
 //! | [`client`] | the small Kafka client behind the command line and the load generator | shards |
 //! | [`mod@bench`] | load generator: workload, closed loop, meter, report | the command line, shards |
 //! | [`cli`] | raw flags to validated options; one file per subcommand | |
