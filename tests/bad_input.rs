@@ -74,7 +74,7 @@ fn a_frame_with_an_absurd_size_ends_its_connection_and_costs_nothing() {
     let mut wire = Wire::open(broker.address());
     wire.send(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n");
     is_closed(&broker, &mut wire, "outside of what socket.request.max.bytes allows");
-    assert!(broker.rss_kib() < before + 4 * 1024);
+    assert!(broker.rss_kib() < before + 64 * 1024);
     witness.finish(SLOWEST);
 }
 
@@ -94,7 +94,7 @@ fn only_a_produce_may_have_a_large_frame() {
         wire.send(&key.to_be_bytes()[1..]);
         is_closed(&broker, &mut wire, "a frame of 9437184 bytes");
     }
-    assert!(broker.rss_kib() < before + 4 * 1024);
+    assert!(broker.rss_kib() < before + 8 * 1024);
     let mut wire = Wire::open(broker.address());
     wire.create_topic("large", 10, &[]);
     let part = Bytes::from(records(1, 950_000));
@@ -509,8 +509,9 @@ fn memory_for_receiving_goes_round() {
 
 #[test]
 fn clients_that_come_and_go_leave_nothing_behind() {
-    // 3,000 connections: some say nothing, some leave in the middle of a frame, some leave a fetch behind that was to
-    // wait for an hour, some a produce whose answer nobody takes.
+    // Some say nothing, some leave in the middle of a frame, some leave fetches behind that were to wait for an hour,
+    // some a produce whose answer nobody takes. Memory may grow until the tail cache is full and to the peak of what is
+    // open at once, which depends on the machine; what leaks grows in every round.
     let broker = Broker::start(&[]);
     let mut wire = Wire::open(broker.address());
     wire.create_topic("visited", 1, &[]);
@@ -529,15 +530,19 @@ fn clients_that_come_and_go_leave_nothing_behind() {
                 std::thread::sleep(Duration::from_millis(1));
             }
         }
+        // The last ones may not have been looked at yet.
+        std::thread::sleep(Duration::from_millis(200));
+        broker.rss_kib()
     };
-    visit(1000);
-    let before = broker.rss_kib();
-    visit(2000);
-    // The last ones may not have been looked at yet.
-    std::thread::sleep(Duration::from_millis(500));
-    let after = broker.rss_kib();
-    println!("3,000 visits: {before} KiB after the first thousand, {after} KiB after the last");
-    assert!(after < before + 6 * 1024, "{before} KiB, then {after} KiB");
+    let mut rss_kib = vec![visit(800)];
+    let mut quiet_rounds = 0;
+    while quiet_rounds < 3 {
+        assert!(rss_kib.len() < 60, "nearly every round left something behind: {rss_kib:?} KiB");
+        rss_kib.push(visit(800));
+        let [.., before, after] = rss_kib[..] else { unreachable!() };
+        quiet_rounds += u32::from(after < before + 100);
+    }
+    println!("KiB after each 800 visits: {rss_kib:?}");
     witness.finish(SLOWEST);
 }
 
