@@ -25,6 +25,7 @@ pub mod buffer;
 pub(crate) mod conformance;
 pub mod gather;
 pub mod handle;
+pub mod interface;
 pub mod op;
 pub mod sim;
 pub mod uring;

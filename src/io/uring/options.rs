@@ -68,7 +68,8 @@ impl RingOptions {
         self
     }
 
-    fn charged_bytes(&self) -> u64 {
+    /// Locked memory that one such ring is charged.
+    pub fn charged_bytes(&self) -> u64 {
         let sq = u64::from(self.sq_entries.next_power_of_two());
         let cq = u64::from(self.cq_entries.next_power_of_two());
         let pages = |bytes: u64| bytes.next_multiple_of(PAGE_BYTES);
