@@ -21,6 +21,7 @@
 //! | [`shard`] | event loop, mailboxes, metadata log, clean stop, node, threads, stall watch | what a request means |
 //! | [`client`] | the small Kafka client behind the command line and the load generator | shards |
 //! | [`mod@bench`] | load generator: workload, closed loop, meter, report | the command line, shards |
+//! | [`tune`] | the host doctor: facts, checks, report, script | the command line, shards |
 //! | [`cli`] | raw flags to validated options; one file per subcommand | |
 //! | [`doc`] | pages: the on-disk format | |
 
@@ -41,3 +42,4 @@ pub mod protocol;
 pub mod shard;
 pub mod storage;
 pub mod telemetry;
+pub mod tune;

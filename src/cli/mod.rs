@@ -15,6 +15,7 @@ pub mod serve;
 pub mod size;
 pub mod suggest;
 pub mod topic;
+pub mod tune;
 pub mod version;
 
 use std::process::ExitCode;
@@ -46,6 +47,8 @@ enum Command {
     /// Put a load on a broker and measure what it does.
     #[command(subcommand)]
     Bench(bench::RawBench),
+    /// Examine this host: what costs the broker throughput or latency here, and what would mend it?
+    Tune(tune::RawTune),
     /// Look into a data directory, a partition or one of their files: what is in it, is it sound?
     Inspect(inspect::RawInspect),
     /// Print the version and what it was built for.
@@ -61,6 +64,7 @@ pub fn main() -> ExitCode {
         Command::Produce(raw) => produce::command(raw),
         Command::Consume(raw) => consume::command(raw),
         Command::Bench(raw) => bench::command(raw),
+        Command::Tune(raw) => tune::command(raw),
         Command::Inspect(raw) => inspect::command(raw),
         Command::Version(raw) => version::command(raw),
     })

@@ -18,6 +18,11 @@ impl Output {
         Output { inner: BufWriter::with_capacity(64 * 1024, stdout), colour }
     }
 
+    /// True if colours may be used: for a person, at a terminal that has them, who did not forbid it.
+    pub fn has_colour(&self) -> bool {
+        self.colour
+    }
+
     /// One JSON document and a newline.
     pub fn json(&mut self, value: &serde_json::Value) -> io::Result<()> {
         serde_json::to_writer_pretty(&mut self.inner, value)?;

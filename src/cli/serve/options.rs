@@ -21,7 +21,7 @@ use crate::model::limits::SHARD_COUNT_MAX;
 /// Node ids that leave room for the shards in an `i32` broker id (`id * 1000 + shard + 1`).
 const NODE_ID_MAX: i64 = 2_147_482;
 /// The default number of shards stops here: more rarely pays before somebody has measured.
-const SHARD_COUNT_DEFAULT_MAX: usize = 8;
+pub const SHARD_COUNT_DEFAULT_MAX: usize = 8;
 /// A shard needs room for one request frame and its staging.
 const MEMORY_PER_SHARD_BYTES_MIN: u64 = (8 * MIB) as u64;
 
