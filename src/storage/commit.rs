@@ -63,9 +63,9 @@ impl Log {
         let Some(chunk) = self.tail.first_dirty().cloned() else { return };
         let mutants = self.options.mutants();
         let sync = self.options.ack_after == AckAfter::Sync;
-        // A synced write does not cover earlier unsynced ones.
+        // A synced write does not cover earlier unsynced ones, not even those whose sync is under way.
         let old_must_be_durable = (sync || chunk.segment != self.written.segment) && !mutants.roll_without_wait;
-        if old_must_be_durable && self.unsynced {
+        if old_must_be_durable && (self.unsynced || self.syncing.is_some()) {
             return self.sync_written(io);
         }
         let segment = self.segment(chunk.segment).expect("staged bytes belong to a segment that is written direct");

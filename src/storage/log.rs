@@ -296,13 +296,13 @@ impl Log {
         Events { room: true, ..Events::default() }
     }
 
-    /// Changes the options. A topic that now acknowledges after `sync` first has what is written synced.
-    pub fn set_options(&mut self, io: &mut impl Io, options: LogOptions) {
+    /// Changes the options. A log that from now on acknowledges after `sync` first has what is written synced; the
+    /// high watermark never goes back, so what was acknowledged stays so.
+    pub fn set_options(&mut self, io: &mut impl Io, options: LogOptions) -> Events {
         self.options = options;
-        if options.ack_after == AckAfter::Sync {
-            self.sync_written(io);
-        }
         self.move_high_watermark();
+        self.go_on(io);
+        self.take_events()
     }
 
     /// Takes the completion of an operation of this log.
@@ -327,8 +327,8 @@ impl Log {
         if self.offline.is_some() {
             return;
         }
-        if self.rolling.is_some() || self.checkpoints.captured.is_some() {
-            // In modes that do not sync each write.
+        if self.rolling.is_some() || self.checkpoints.captured.is_some() || self.options.ack_after == AckAfter::Sync {
+            // In modes that do not sync each write, and for what was written before the mode became `sync`.
             self.sync_written(io);
         }
         self.seal_if_durable();

@@ -88,6 +88,36 @@ fn an_almost_empty_partition_costs_little_disk_and_memory() {
 }
 
 #[test]
+fn a_log_that_becomes_synced_syncs_what_was_written_before() {
+    // Switches while a batch is staged, while it is being written and when it is written; nothing is appended after
+    // it. Everything that was acknowledged is there after a power cut, and everything is acknowledged.
+    for (mode, turns) in [AckAfter::Write, AckAfter::Memory].into_iter().flat_map(|m| (0..4).map(move |t| (m, t))) {
+        let mut bench = Bench::new(20 + turns, WorldOptions::calm(), LogOptions { ack_after: mode, ..small() });
+        let mut rng = Rng::new(20 + turns);
+        bench.append(batch(&mut rng, 3000, 3)).expect("the power is on");
+        bench.settle();
+        bench.try_append(batch(&mut rng, 9000, 3)).expect("there is room");
+        match turns {
+            0 => {}
+            1 => bench.commit(),
+            _ => (1..turns).for_each(|_| bench.turn()),
+        }
+        let events = bench.log.set_options(&mut bench.io, small());
+        bench.take(events);
+        (bench.options, bench.lossy) = (small(), false);
+        for _ in 0..50 {
+            bench.turn();
+        }
+        let end = bench.log.log_end();
+        assert_eq!((bench.log.durable_offset(), bench.log.high_watermark()), (end, end), "{mode:?}, {turns} turns");
+        bench.power_cut();
+        bench.restart(None).expect("everything is there");
+        assert_eq!(bench.log.log_end(), end, "{mode:?}, {turns} turns");
+        bench.check_all();
+    }
+}
+
+#[test]
 fn freed_segments_are_overwritten() {
     // Deletes records behind the writer, and sees a file's name come back.
     let mut bench = Bench::new(5, WorldOptions::calm(), small());

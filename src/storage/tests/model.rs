@@ -137,3 +137,54 @@ fn batches_larger_than_a_commit_are_whole_or_absent() {
         }
     }
 }
+
+#[test]
+fn what_is_acknowledged_under_sync_survives_whatever_the_mode_was_before() {
+    // The mode changes at random, in the middle of writes and syncs. A batch that was appended and acknowledged under
+    // one spell of `sync` is there after a power cut, and so is everything before it.
+    for seed in 0..80 {
+        let modes = [AckAfter::Sync, AckAfter::Write, AckAfter::Memory];
+        let with = |ack_after| LogOptions {
+            segment_size_bytes: 40 * KIB as u64,
+            index_interval_size_bytes: 4096,
+            ack_after,
+            ..LogOptions::default()
+        };
+        let mut bench = Bench::new(seed, WorldOptions::default(), with(AckAfter::Sync));
+        bench.lossy = true;
+        let mut rng = Rng::new(seed);
+        let (mut waiting, mut sure) = (Vec::new(), Offset(0));
+        for _ in 0..250 {
+            match rng.in_range(0..20) {
+                0..9 => {
+                    let size = rng.in_range(61..9000) as usize;
+                    let appended = bench.append(batch(&mut rng, size, 2));
+                    if let Some(appended) = appended.filter(|_| bench.options.ack_after == AckAfter::Sync) {
+                        waiting.push(appended.end);
+                    }
+                    if rng.chance(1, 2) {
+                        bench.commit();
+                    }
+                }
+                9..14 => (0..rng.in_range(1..6)).for_each(|_| bench.turn()),
+                14..19 => {
+                    // What is acknowledged from now on is so in the new mode's sense.
+                    waiting.clear();
+                    bench.options = with(modes[rng.in_range(0..3) as usize]);
+                    let events = bench.log.set_options(&mut bench.io, bench.options);
+                    bench.take(events);
+                }
+                _ => bench.power_cut(),
+            }
+            let high_watermark = bench.log.high_watermark();
+            sure = waiting.iter().copied().filter(|end| *end <= high_watermark).fold(sure, Offset::max);
+            if bench.world.is_power_cut() {
+                bench.restart(None).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+                let end = bench.log.log_end();
+                assert!(end >= sure, "seed {seed}: acknowledged up to {sure}, recovered up to {end}");
+                bench.check_all();
+                waiting.clear();
+            }
+        }
+    }
+}
