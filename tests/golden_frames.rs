@@ -22,9 +22,12 @@ use ottla::protocol::frame::{self, Frame};
 use ottla::protocol::produce::ProduceRequest;
 use ottla::protocol::{ApiKey, header};
 use samples::{Visitor, visit_served};
+use samples_admin::visit_admin;
 
 #[path = "../src/protocol/samples.rs"]
 mod samples;
+#[path = "../src/protocol/samples_admin.rs"]
+mod samples_admin;
 
 const CLIENT_ID: &str = "golden";
 
@@ -108,6 +111,7 @@ impl Visitor for Decoded {
 fn encoded() -> BTreeMap<Name, Vec<u8>> {
     let mut encoded = Encoded::default();
     visit_served(&mut encoded);
+    visit_admin(&mut encoded);
     encoded.0
 }
 
@@ -171,7 +175,9 @@ fn what_is_encoded_is_the_golden_frame() {
 
 #[test]
 fn what_a_golden_frame_means_is_the_sample() {
-    visit_served(&mut Decoded(golden()));
+    let mut decoded = Decoded(golden());
+    visit_served(&mut decoded);
+    visit_admin(&mut decoded);
 }
 
 #[test]
@@ -180,10 +186,10 @@ fn the_answer_to_an_unknown_version_of_api_versions_is_golden() {
     let mut frame = Vec::new();
     encode_unsupported_api_versions(&mut frame, 7);
     let expected = concat!(
-        "00000052",
+        "00000064",
         "00000007",
         "0023",
-        "0000000c",
+        "0000000f",
         "00000000000d",
         "000100040012",
         "00020001000b",
@@ -194,6 +200,9 @@ fn the_answer_to_an_unknown_version_of_api_versions_is_golden() {
         "001600000005",
         "001700020004",
         "002000010004",
+        "002100000002",
+        "002500000003",
+        "002c00000001",
         "003c00000002",
         "004b00000000",
     );

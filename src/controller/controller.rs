@@ -20,6 +20,8 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use crate::base::rng::Rng;
+use crate::controller::configs::{ConfigChange, judge_alteration};
+use crate::controller::growth::{MorePartitions, judge_growth};
 use crate::controller::image::{ClusterId, Image};
 use crate::controller::records::{DATA_FORMAT, ProducerIdBlock, Record};
 use crate::controller::topics::{
@@ -64,6 +66,24 @@ pub enum Event<T> {
         ticket: T,
         /// The topics, in the request's order.
         topics: Vec<TopicRef>,
+    },
+    /// A client changes the settings of topics.
+    AlterConfigs {
+        /// Whom to answer.
+        ticket: T,
+        /// The topics' names, in the request's order and each once, and what becomes of their settings.
+        topics: Vec<(String, ConfigChange)>,
+        /// Judge, but change nothing.
+        validate_only: bool,
+    },
+    /// A client gives topics more partitions.
+    CreatePartitions {
+        /// Whom to answer.
+        ticket: T,
+        /// The topics, in the request's order.
+        topics: Vec<MorePartitions>,
+        /// Judge, but change nothing.
+        validate_only: bool,
     },
     /// A shard is about to give partitions their first record, and must not acknowledge it before this is durable.
     Materialize {
@@ -135,6 +155,10 @@ pub enum Reply {
     AutoCreateTopics(TopicResults<String, TopicId>),
     /// One result per topic, in the request's order.
     DeleteTopics(TopicResults<TopicRef, DeletedTopicRef>),
+    /// One result per topic, in the request's order.
+    AlterConfigs(TopicResults<String, ()>),
+    /// One result per name, in the request's order.
+    CreatePartitions(TopicResults<String, ()>),
     /// The partitions may acknowledge, but for those that do not exist (any more).
     Materialized {
         /// Those.
@@ -228,6 +252,12 @@ impl<T> Controller<T> {
             Event::DeleteTopics { ticket, topics } => {
                 self.answer(ticket, |state| state.delete_topics(topics), &mut effects)
             }
+            Event::AlterConfigs { ticket, topics, validate_only } => {
+                self.answer(ticket, |state| state.alter_configs(topics, validate_only), &mut effects)
+            }
+            Event::CreatePartitions { ticket, topics, validate_only } => {
+                self.answer(ticket, |state| state.create_partitions(topics, validate_only), &mut effects)
+            }
             Event::Materialize { ticket, partitions } => {
                 self.answer(ticket, |state| state.materialize(partitions), &mut effects)
             }
@@ -265,12 +295,7 @@ impl<T> Controller<T> {
     }
 
     fn create_topics(&mut self, topics: Vec<NewTopic>, validate_only: bool) -> Reply {
-        let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
-        for topic in &topics {
-            *counts.entry(&topic.name).or_default() += 1;
-        }
-        let duplicates: BTreeSet<String> =
-            counts.into_iter().filter(|(_, count)| *count > 1).map(|(name, _)| name.to_owned()).collect();
+        let duplicates = duplicates(topics.iter().map(|topic| &topic.name));
         let mut told = BTreeSet::new();
         let mut results = Vec::with_capacity(topics.len());
         // What is only judged is judged on a copy, so that the topics of one request also meet one another.
@@ -331,8 +356,18 @@ impl<T> Controller<T> {
     }
 
     fn delete_topics(&mut self, topics: Vec<TopicRef>) -> Reply {
+        let duplicates = duplicates(topics.iter());
+        let mut told = BTreeSet::new();
         let mut results = Vec::with_capacity(topics.len());
         for topic in topics {
+            if matches!(topic, TopicRef::Name(_) | TopicRef::Id(_)) && duplicates.contains(&topic) {
+                if told.insert(topic.clone()) {
+                    let is_id = matches!(topic, TopicRef::Id(_));
+                    let error = if is_id { TopicError::DuplicateId } else { TopicError::Duplicate };
+                    results.push((topic, Err(error)));
+                }
+                continue;
+            }
             let result = judge_deletion(&self.tip, &self.config, &topic)
                 .map(|topic| DeletedTopicRef { id: topic.id, name: topic.name.clone() });
             if let Ok(deleted) = &result {
@@ -341,6 +376,47 @@ impl<T> Controller<T> {
             results.push((topic, result));
         }
         Reply::DeleteTopics(results)
+    }
+
+    fn alter_configs(&mut self, topics: Vec<(String, ConfigChange)>, validate_only: bool) -> Reply {
+        let mut results = Vec::with_capacity(topics.len());
+        for (name, change) in topics {
+            let record = judge_alteration(&self.tip, &self.config, &name, &change);
+            if let Ok(Some(record)) = &record
+                && !validate_only
+            {
+                self.accept(record.clone());
+            }
+            results.push((name, record.map(drop)));
+        }
+        Reply::AlterConfigs(results)
+    }
+
+    fn create_partitions(&mut self, topics: Vec<MorePartitions>, validate_only: bool) -> Reply {
+        let duplicates = duplicates(topics.iter().map(|topic| &topic.name));
+        let mut told = BTreeSet::new();
+        let mut results = Vec::with_capacity(topics.len());
+        // As in `create_topics`: together the topics may be more than the shards carry.
+        let mut trial = validate_only.then(|| self.tip.clone());
+        for more in topics {
+            if duplicates.contains(&more.name) {
+                if told.insert(more.name.clone()) {
+                    results.push((more.name, Err(TopicError::Duplicate)));
+                }
+                continue;
+            }
+            let record = judge_growth(trial.as_ref().unwrap_or(&self.tip), &self.config, &more);
+            match (&record, &mut trial) {
+                (Err(_), _) => {}
+                (Ok(record), None) => self.accept(record.clone()),
+                (Ok(record), Some(trial)) => {
+                    let applied = trial.apply(record);
+                    invariant!(applied.is_ok(), "{applied:?} of {record:?}");
+                }
+            }
+            results.push((more.name, record.map(drop)));
+        }
+        Reply::CreatePartitions(results)
     }
 
     fn materialize(&mut self, partitions: Vec<TopicIdPartition>) -> Reply {
@@ -471,6 +547,12 @@ impl<T> Controller<T> {
             }
         }
     }
+}
+
+/// What is there more than once.
+fn duplicates<'a, T: Ord + Clone + 'a>(entries: impl Iterator<Item = &'a T>) -> BTreeSet<T> {
+    let mut seen = BTreeSet::new();
+    entries.filter(|entry| !seen.insert(*entry)).cloned().collect()
 }
 
 /// Partitions of one PartitionsMaterialized, 20 bytes each, so that the record stays well below a batch.

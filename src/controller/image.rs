@@ -201,6 +201,12 @@ impl Image {
         self.topics.iter().map(|(_, topic)| topic)
     }
 
+    /// The topics that were created or changed since `before`, an earlier image of the same log, and perhaps others:
+    /// what the two share is not looked at.
+    pub fn topics_changed_since<'a>(&'a self, before: &Image) -> impl Iterator<Item = &'a Arc<TopicImage>> {
+        self.topics.not_shared_with(&before.topics).map(|(_, topic)| topic)
+    }
+
     /// The topic with this id.
     pub fn topic(&self, id: TopicId) -> Option<&Arc<TopicImage>> {
         self.topics.get(&id)

@@ -77,6 +77,14 @@ impl<K: Ord + Hash + Clone, V: Clone> SharedMap<K, V> {
         Arc::make_mut(&mut Arc::make_mut(&mut self.buckets)[bucket]).remove(key)
     }
 
+    /// The entries that this map does not share with `before`: all that were added or changed since, and some beside
+    /// them that were not.
+    pub fn not_shared_with<'a>(&'a self, before: &Self) -> impl Iterator<Item = (&'a K, &'a V)> {
+        let pairs = self.buckets.iter().zip(before.buckets.iter());
+        let changed: Vec<_> = pairs.filter(|(now, then)| !Arc::ptr_eq(now, then)).map(|(now, _)| now).collect();
+        changed.into_iter().flat_map(|bucket| bucket.iter())
+    }
+
     /// All entries, in an order that follows from the keys alone.
     pub fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
         self.buckets.iter().flat_map(|bucket| bucket.iter())
@@ -105,6 +113,21 @@ mod tests {
         map.insert(2, "two");
         assert_eq!((copy.get(&1), copy.get(&2), copy.len()), (Some(&"one"), None, 1));
         assert_eq!((map.get(&1), map.get(&2), map.len()), (Some(&"uno"), Some(&"two"), 2));
+    }
+
+    #[test]
+    fn what_two_copies_share_is_not_looked_at() {
+        let mut map = SharedMap::default();
+        for key in 0..10_000u64 {
+            map.insert(key, "old");
+        }
+        let before = map.clone();
+        assert_eq!(map.not_shared_with(&before).count(), 0);
+        map.insert(77, "new");
+        map.insert(20_000, "new");
+        let different: Vec<_> = map.not_shared_with(&before).collect();
+        assert!(different.contains(&(&77, &"new")) && different.contains(&(&20_000, &"new")));
+        assert!(different.len() < 400, "{} of 10,000 were looked at", different.len());
     }
 
     #[test]

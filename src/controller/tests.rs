@@ -5,13 +5,15 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use crate::base::rng::Rng;
+use crate::controller::configs::{ConfigChange, ConfigOp};
 use crate::controller::controller::{Controller, ControllerError, Effect, Event, Reply};
+use crate::controller::growth::MorePartitions;
 use crate::controller::image::Image;
 use crate::controller::records::Record;
 use crate::controller::topics::{NewTopic, TopicError, TopicRef};
 use crate::model::configs::BrokerConfig;
 use crate::model::id::{LeaderEpoch, NodeId, Offset, PartitionIndex, ShardId, TopicId, TopicIdPartition};
-use crate::model::limits::{METADATA_BATCH_SIZE_BYTES_MAX, METADATA_CHANGE_COUNT_MAX};
+use crate::model::limits::{METADATA_BATCH_SIZE_BYTES_MAX, METADATA_CHANGE_COUNT_MAX, TOPIC_PARTITION_COUNT_MAX};
 
 type Ticket = u32;
 
@@ -215,12 +217,106 @@ fn a_topic_created_again_is_another_topic() {
     let (old, new) = (world.created(1)[0].clone().unwrap(), world.created(3)[0].clone().unwrap());
     assert_eq!(world.deleted(2), [Ok(old)]);
     assert_ne!(old, new);
-    world.event(Event::DeleteTopics {
-        ticket: 4,
-        topics: vec![TopicRef::Id(old), TopicRef::Id(new), TopicRef::Id(new)],
-    });
+    world.event(Event::DeleteTopics { ticket: 4, topics: vec![TopicRef::Id(old), TopicRef::Id(new)] });
     world.settle();
-    assert_eq!(world.deleted(4), [Err(TopicError::UnknownTopicId), Ok(new), Err(TopicError::UnknownTopicId)]);
+    assert_eq!(world.deleted(4), [Err(TopicError::UnknownTopicId), Ok(new)]);
+}
+
+#[test]
+fn a_deletion_must_name_its_topic_once_and_in_one_way() {
+    // As Kafka: what is there twice is told once, and not done.
+    let mut world = World::started(&[], Vec::new(), 1, 1);
+    world.create(1, &["t", "u"]);
+    world.settle();
+    let id = world.created(1)[0].clone().unwrap();
+    let name = |name: &str| TopicRef::Name(name.into());
+    let topics = vec![
+        name("t"),
+        TopicRef::Id(id),
+        TopicRef::Both("u".into(), id),
+        TopicRef::Neither,
+        name("t"),
+        TopicRef::Id(id),
+        TopicRef::Neither,
+        name("u"),
+    ];
+    world.event(Event::DeleteTopics { ticket: 2, topics });
+    world.settle();
+    let told = world.deleted(2);
+    let errors: Vec<_> = told.iter().filter_map(|result| result.clone().err()).collect();
+    let nameless = TopicError::NeitherNameNorId;
+    assert_eq!(
+        errors,
+        [TopicError::Duplicate, TopicError::DuplicateId, TopicError::NameAndId, nameless.clone(), nameless]
+    );
+    assert!(told.len() == 6 && told[5].is_ok(), "{told:?}");
+    assert!(world.controller.committed().topic_by_name("t").is_some());
+}
+
+/// What becomes of a topic's retention.
+fn retention(name: &str, value: &str) -> (String, ConfigChange) {
+    let op = ConfigOp::Set(value.to_owned());
+    (name.to_owned(), ConfigChange::Edit(BTreeMap::from([("retention.ms".to_owned(), op)])))
+}
+
+#[test]
+fn changed_settings_are_answered_when_they_are_durable_and_every_shard_knows() {
+    let mut world = World::started(&[], Vec::new(), 2, 1);
+    world.create(1, &["t"]);
+    world.settle();
+    let id = world.created(1)[0].clone().unwrap();
+    let topics = vec![retention("missing", "5"), retention("t", "5")];
+    world.event(Event::AlterConfigs { ticket: 2, topics: topics.clone(), validate_only: true });
+    let unknown = Err(TopicError::UnknownTopic);
+    let expected = Reply::AlterConfigs(vec![("missing".into(), unknown), ("t".into(), Ok(()))]);
+    assert_eq!(world.take_reply(2), expected);
+    assert!(world.append.is_none(), "only judged");
+    world.event(Event::AlterConfigs { ticket: 3, topics, validate_only: false });
+    world.finish_append();
+    world.deliver(0);
+    assert!(world.replies.is_empty(), "before the last shard knows");
+    world.deliver(1);
+    assert_eq!(world.take_reply(3), expected);
+    let of = |image: &Image| image.topic(id).unwrap().configs["retention.ms"].clone();
+    assert!(world.shards.iter().all(|image| of(image) == "5"));
+    // Judged by what was accepted before it, durable or not: what changes nothing waits for it all the same.
+    let alter =
+        |ticket, value| Event::AlterConfigs { ticket, topics: vec![retention("t", value)], validate_only: false };
+    world.event(alter(4, "6"));
+    world.event(alter(5, "6"));
+    assert!(world.replies.is_empty());
+    let before = world.log.len();
+    world.settle();
+    assert_eq!((world.replies.len(), world.log.len()), (2, before + 1));
+}
+
+#[test]
+fn a_topic_grows_when_every_shard_knows_and_only_if_all_its_request_fits() {
+    let mut world = World::started(&[], Vec::new(), 2, 1);
+    world.create(1, &["t", "u"]);
+    world.settle();
+    let id = world.created(1)[0].clone().unwrap();
+    let more = |name: &str, partition_count| MorePartitions { name: name.into(), partition_count, assignments: None };
+    let grow = |ticket, topics, validate_only| Event::CreatePartitions { ticket, topics, validate_only };
+    // Each would fit, both do not; a repeated name is told once.
+    let most = TOPIC_PARTITION_COUNT_MAX as i32;
+    let topics = vec![more("t", most), more("w", 2), more("u", most), more("w", 3)];
+    world.event(grow(2, [topics, vec![more("u", most)]].concat(), true));
+    let Reply::CreatePartitions(results) = world.take_reply(2) else { panic!("another answer") };
+    assert_eq!(results.len(), 3, "{results:?}");
+    assert_eq!(results[0], ("t".into(), Ok(())));
+    assert_eq!(results[1], ("w".into(), Err(TopicError::Duplicate)));
+    assert_eq!(results[2], ("u".into(), Err(TopicError::Duplicate)));
+    assert!(world.append.is_none(), "only judged");
+    world.event(grow(3, vec![more("t", 5), more("u", 1)], false));
+    world.finish_append();
+    world.deliver(1);
+    assert!(world.replies.is_empty(), "before the last shard knows");
+    world.deliver(0);
+    let Reply::CreatePartitions(results) = world.take_reply(3) else { panic!("another answer") };
+    assert!(results[0].1.is_ok() && matches!(results[1].1, Err(TopicError::NoMorePartitions { .. })));
+    assert!(world.shards.iter().all(|image| image.topic(id).unwrap().partition_count == 5));
+    assert_eq!(replay(&world.log), *world.controller.committed());
 }
 
 #[test]
@@ -420,7 +516,13 @@ fn run_against_model(seed: u64) -> Vec<Vec<u8>> {
                     world.create(ticket, &names.iter().map(String::as_str).collect::<Vec<_>>());
                 }
                 2 => {
-                    let results = names.iter().map(|name| model.remove(name)).collect();
+                    let mut told = BTreeSet::new();
+                    let is_repeated = |name: &String| names.iter().filter(|other| *other == name).count() > 1;
+                    let results = names
+                        .iter()
+                        .filter(|name| told.insert(*name))
+                        .map(|name| !is_repeated(name) && model.remove(name))
+                        .collect();
                     expected.insert(ticket, Expected::Deleted(results));
                     let topics = names.iter().map(|name| TopicRef::Name(name.clone())).collect();
                     world.event(Event::DeleteTopics { ticket, topics });

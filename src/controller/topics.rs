@@ -59,6 +59,10 @@ pub enum TopicRef {
     Name(String),
     /// By id.
     Id(TopicId),
+    /// By both, which is one too many.
+    Both(String, TopicId),
+    /// Not at all.
+    Neither,
 }
 
 /// A topic that was deleted.
@@ -104,6 +108,12 @@ pub enum TopicError {
         /// How many were asked for.
         count: i32,
     },
+    /// A topic can only get more partitions than it has.
+    #[error("{reason}")]
+    NoMorePartitions {
+        /// How many it has.
+        reason: String,
+    },
     /// No topic can have so many replicas.
     #[error("{reason}")]
     InvalidReplicationFactor {
@@ -137,6 +147,26 @@ pub enum TopicError {
         /// The setting.
         name: String,
     },
+    /// A setting is no list, and has no entries to add or to take out.
+    #[error("Can't {op} to key {name} because its type is not LIST.")]
+    NotAList {
+        /// What was to be done.
+        op: &'static str,
+        /// The setting.
+        name: String,
+    },
+    /// Settings of no topic in particular.
+    #[error("Default topic resources are not allowed.")]
+    DefaultTopic,
+    /// A topic is named in two ways.
+    #[error("You may not specify both topic name and topic id.")]
+    NameAndId,
+    /// A topic is not named.
+    #[error("Neither topic name nor id were specified.")]
+    NeitherNameNorId,
+    /// One request names the topic's id twice.
+    #[error("Duplicate topic id.")]
+    DuplicateId,
     /// No topic has that name.
     #[error("This server does not host this topic-partition.")]
     UnknownTopic,
@@ -173,7 +203,7 @@ pub fn judge_creation(
     if let Some(existing) = collision {
         return Err(TopicError::NameCollision { name: new.name.clone(), existing: existing.to_string() });
     }
-    let configs = judge_configs(config, &new.configs)?;
+    let configs = judge_configs(config, given(&new.configs)?)?;
     let (partition_count, asked, assignments) = if new.assignments.is_empty() {
         let (partition_count, asked) = judge_counts(image, config, new)?;
         (partition_count, asked, Vec::new())
@@ -185,12 +215,7 @@ pub fn judge_creation(
         ReplicationFactorPolicy::Pretend => assignments,
         _ => assignments.into_iter().map(one_per_node).collect(),
     };
-    let count = image.partition_count() + partition_count as usize;
-    let broker_count = image.brokers().len();
-    let count_max = SHARD_PARTITION_COUNT_MAX * broker_count;
-    if count > count_max {
-        return Err(TopicError::PolicyViolation { count, count_max, broker_count });
-    }
+    judge_partition_count(image, partition_count as usize)?;
     let name = new.name.clone();
     Ok((TopicCreated { id, name, partition_count, replication_factor, assignments, configs }, asked))
 }
@@ -207,8 +232,21 @@ pub fn judge_deletion<'a>(
     match topic {
         TopicRef::Name(name) => image.topic_by_name(name).ok_or(TopicError::UnknownTopic),
         TopicRef::Id(id) => image.topic(*id).ok_or(TopicError::UnknownTopicId),
+        TopicRef::Both(..) => Err(TopicError::NameAndId),
+        TopicRef::Neither => Err(TopicError::NeitherNameNorId),
     }
     .map(|topic| &**topic)
+}
+
+/// Refuses `added_count` more partitions than the cluster's shards carry.
+pub(super) fn judge_partition_count(image: &Image, added_count: usize) -> Result<(), TopicError> {
+    let count = image.partition_count() + added_count;
+    let broker_count = image.brokers().len();
+    let count_max = SHARD_PARTITION_COUNT_MAX * broker_count;
+    match count > count_max {
+        true => Err(TopicError::PolicyViolation { count, count_max, broker_count }),
+        false => Ok(()),
+    }
 }
 
 /// Accepts what can be a topic's name: it is part of a directory's name, and of the metrics of Kafka's tools.
@@ -228,17 +266,25 @@ pub fn check_name(name: &str) -> Result<(), TopicError> {
     Err(TopicError::InvalidName { reason })
 }
 
-fn judge_configs(config: &BrokerConfig, given: &[(String, Option<String>)]) -> Result<Overrides, TopicError> {
-    let mut overrides = Overrides::new();
-    for (name, value) in given {
-        let value = value.as_deref().ok_or_else(|| TopicError::NullConfig { name: name.clone() })?;
+/// The settings as they were given; a null is none.
+fn given(configs: &[(String, Option<String>)]) -> Result<Overrides, TopicError> {
+    let given = configs.iter().map(|(name, value)| match value {
+        Some(value) => Ok((name.clone(), value.clone())),
+        None => Err(TopicError::NullConfig { name: name.clone() }),
+    });
+    given.collect()
+}
+
+/// Accepts a topic's settings, without the spaces around their values.
+pub(super) fn judge_configs(config: &BrokerConfig, mut settings: Overrides) -> Result<Overrides, TopicError> {
+    for (name, value) in &mut settings {
         if value.len() > CONFIG_VALUE_SIZE_BYTES_MAX {
             return Err(TopicError::LongConfig { name: name.clone() });
         }
-        overrides.insert(name.clone(), value.trim().to_owned());
+        *value = value.trim().to_owned();
     }
-    TopicConfig::resolve(config, &overrides)?;
-    Ok(overrides)
+    TopicConfig::resolve(config, &settings)?;
+    Ok(settings)
 }
 
 fn judge_counts(image: &Image, config: &BrokerConfig, new: &NewTopic) -> Result<(i32, i16), TopicError> {
@@ -290,33 +336,38 @@ fn judge_assignments(image: &Image, new: &NewTopic) -> Result<(i32, i16, Vec<Vec
         if place.replace(brokers).is_some() {
             return Err(invalid(format!("Found multiple manual partition assignments for partition {partition}")));
         }
-        if brokers.is_empty() {
-            return Err(invalid("The manual partition assignment includes an empty replica list.".to_owned()));
-        }
-        if brokers.len() != replica_count {
-            return Err(invalid(format!(
-                "The manual partition assignment includes a partition with {} replica(s), but this is not consistent \
-                 with previous partitions, which have {replica_count} replica(s).",
-                brokers.len()
-            )));
-        }
-        let mut seen = BTreeSet::new();
-        for broker in brokers {
-            if image.brokers().binary_search(broker).is_err() {
-                return Err(invalid(format!(
-                    "The manual partition assignment includes broker {broker}, but no such broker is registered."
-                )));
-            }
-            if !seen.insert(broker) {
-                return Err(invalid(format!(
-                    "The manual partition assignment includes the broker {broker} more than once."
-                )));
-            }
-        }
+        check_replicas(image, brokers, replica_count)?;
     }
     // As many entries as partitions, each in a place of its own: every place is filled.
     let assignments = by_partition.into_iter().flatten().map(<[BrokerId]>::to_vec).collect();
     Ok((partition_count as i32, replica_count as i16, assignments))
+}
+
+/// Accepts the brokers that a client chose for one partition of a topic with `replica_count` replicas.
+pub(super) fn check_replicas(image: &Image, brokers: &[BrokerId], replica_count: usize) -> Result<(), TopicError> {
+    let invalid = |reason: String| Err(TopicError::InvalidAssignment { reason });
+    if brokers.is_empty() {
+        return invalid("The manual partition assignment includes an empty replica list.".to_owned());
+    }
+    let mut seen = BTreeSet::new();
+    for broker in brokers {
+        if image.brokers().binary_search(broker).is_err() {
+            return invalid(format!(
+                "The manual partition assignment includes broker {broker}, but no such broker is registered."
+            ));
+        }
+        if !seen.insert(broker) {
+            return invalid(format!("The manual partition assignment includes the broker {broker} more than once."));
+        }
+    }
+    if brokers.len() != replica_count {
+        return invalid(format!(
+            "The manual partition assignment includes a partition with {} replica(s), but this is not consistent \
+             with previous partitions, which have {replica_count} replica(s).",
+            brokers.len()
+        ));
+    }
+    Ok(())
 }
 
 /// The replication factor that is answered. The replicas of a partition are on different nodes, whatever the number
@@ -338,7 +389,7 @@ fn judge_replication_factor(image: &Image, config: &BrokerConfig, asked: i16) ->
 }
 
 /// The brokers of an assignment that can be replicas of one another: the first of each node.
-fn one_per_node(brokers: Vec<BrokerId>) -> Vec<BrokerId> {
+pub(super) fn one_per_node(brokers: Vec<BrokerId>) -> Vec<BrokerId> {
     let mut nodes = BTreeSet::new();
     brokers.into_iter().filter(|broker| nodes.insert(locate(*broker).0)).collect()
 }

@@ -30,7 +30,8 @@ pub struct Removals {
 impl<I: Io> Broker<I> {
     /// The metadata is `image` from now on.
     pub fn apply_image(&mut self, image: Arc<Image>) {
-        self.image = image.clone();
+        let before = std::mem::replace(&mut self.image, image.clone());
+        self.reconfigure(&before);
         self.removals.left.retain(|id, left| *left > 0 || image.is_deleted(*id));
         for (id, deleted) in image.deleted_topics() {
             if self.removals.left.contains_key(&id) {

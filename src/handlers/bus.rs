@@ -9,6 +9,7 @@ use std::sync::mpsc::Sender;
 use kafka_protocol::messages::{MetadataRequest, TopicName};
 use rustc_hash::FxHashMap;
 
+use super::alter_configs;
 use super::broker::Broker;
 use super::call::Call;
 use super::endpoints::{Endpoint, Endpoints};
@@ -74,6 +75,10 @@ pub(super) enum Pending {
     CreateTopics(Call, Vec<TopicName>),
     /// Answer a DeleteTopics request about these topics.
     DeleteTopics(Call, Vec<TopicRef>),
+    /// Answer AlterConfigs or IncrementalAlterConfigs.
+    AlterConfigs(Call, Vec<alter_configs::Answer>),
+    /// Answer a CreatePartitions request about these topics.
+    CreatePartitions(Call, Vec<String>),
     /// Give a producer id from the block that comes.
     ProducerId(Call),
     /// Let these partitions take appends.
@@ -116,6 +121,18 @@ impl<I: Io> Broker<I> {
             (Pending::DeleteTopics(call, _), Ok(Reply::DeleteTopics(results))) => self.topics_deleted(call, results),
             (Pending::DeleteTopics(call, topics), Err(error)) => {
                 self.topics_not_deleted(call, topics, refusal(&error), &error);
+            }
+            (Pending::AlterConfigs(call, answers), Ok(Reply::AlterConfigs(results))) => {
+                self.configs_altered(call, answers, results);
+            }
+            (Pending::AlterConfigs(call, answers), Err(error)) => {
+                self.configs_not_altered(call, answers, refusal(&error), &error);
+            }
+            (Pending::CreatePartitions(call, _), Ok(Reply::CreatePartitions(results))) => {
+                self.partitions_created(call, results);
+            }
+            (Pending::CreatePartitions(call, names), Err(error)) => {
+                self.partitions_not_created(call, names, refusal(&error), &error);
             }
             (Pending::ProducerId(call), Ok(Reply::ProducerIds(block))) => {
                 self.producer_ids_came(call, Ok(ProducerIdBlock::new(block.first, i64::from(block.count))));

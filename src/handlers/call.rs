@@ -100,6 +100,18 @@ impl<I: Io> Broker<I> {
                 let request = self.decode(call, body)?;
                 self.offset_for_leader_epoch(call, request);
             }
+            ApiKey::AlterConfigs => {
+                let request = self.decode(call, body)?;
+                self.alter_configs(call, request);
+            }
+            ApiKey::IncrementalAlterConfigs => {
+                let request = self.decode(call, body)?;
+                self.incremental_alter_configs(call, request);
+            }
+            ApiKey::CreatePartitions => {
+                let request = self.decode(call, body)?;
+                self.create_partitions(call, request);
+            }
             ApiKey::DescribeConfigs => {
                 let request = self.decode(call, body)?;
                 self.describe_configs(call, &request);

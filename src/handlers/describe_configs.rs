@@ -14,11 +14,13 @@ use crate::model::configs::{ConfigEntry, describe_broker, describe_topic};
 use crate::protocol::error::ErrorCode;
 
 /// Kafka's numbers of resource types.
-const TOPIC: i8 = 2;
-const BROKER: i8 = 4;
+pub(super) const TOPIC: i8 = 2;
+pub(super) const BROKER: i8 = 4;
 
 impl<I: Io> Broker<I> {
-    /// Answers for each resource. Broker resources may be asked for at any shard: all have the same configuration.
+    /// Answers for each resource. Broker resources may be asked for at any shard: all have the same configuration. The
+    /// broker without a name has what was set for all brokers while they ran, which is nothing: ottla's configs are
+    /// those of its start.
     pub(super) fn describe_configs(&mut self, call: Call, request: &DescribeConfigsRequest) {
         let results = request
             .resources
@@ -58,9 +60,10 @@ impl<I: Io> Broker<I> {
                 describe_topic(&self.options.config, &topic.configs)
                     .map_err(|error| (ErrorCode::InvalidConfig, error.to_string()))
             }
+            BROKER if name.is_empty() => Ok(Vec::new()),
             BROKER => {
-                let is_ours = name.is_empty()
-                    || name.parse().is_ok_and(|id: i32| self.endpoints.brokers().any(|(broker, _)| broker.0 == id));
+                let is_ours =
+                    name.parse().is_ok_and(|id: i32| self.endpoints.brokers().any(|(broker, _)| broker.0 == id));
                 if !is_ours {
                     let message = format!("broker {name:?} is not one of this cluster");
                     return Err((ErrorCode::InvalidRequest, message));

@@ -10,12 +10,14 @@
 //!
 //! It must not know rings or threads.
 
+mod alter_configs;
 mod api_versions;
 pub mod apply;
 mod authorized;
 pub mod broker;
 pub mod bus;
 pub mod call;
+mod create_partitions;
 mod deadlines;
 mod describe_cluster;
 mod describe_configs;
@@ -34,6 +36,7 @@ pub mod options;
 mod parked;
 mod partitions;
 mod produce;
+mod reconfigure;
 pub mod start;
 pub mod token;
 mod topics;

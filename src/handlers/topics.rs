@@ -118,9 +118,11 @@ impl<I: Io> Broker<I> {
     /// Hands the topics to the controller. Up to version 5 they are named in a list of their own.
     pub(super) fn delete_topics(&mut self, call: Call, request: DeleteTopicsRequest) {
         let by_name = request.topic_names.iter().map(|name| TopicRef::Name(name.to_string()));
-        let by_either = request.topics.iter().map(|topic| match &topic.name {
-            Some(name) => TopicRef::Name(name.to_string()),
-            None => TopicRef::Id(TopicId(topic.topic_id)),
+        let by_either = request.topics.iter().map(|topic| match (&topic.name, TopicId(topic.topic_id)) {
+            (Some(name), TopicId::NONE) => TopicRef::Name(name.to_string()),
+            (Some(name), id) => TopicRef::Both(name.to_string(), id),
+            (None, TopicId::NONE) => TopicRef::Neither,
+            (None, id) => TopicRef::Id(id),
         });
         let topics: Vec<TopicRef> = by_name.chain(by_either).collect();
         let asked = topics.clone();
@@ -135,9 +137,15 @@ impl<I: Io> Broker<I> {
                 let answer = deletable(&asked);
                 match result {
                     Ok(deleted) => answer.with_name(Some(topic_name(&deleted.name))).with_topic_id(deleted.id.0),
-                    Err(error) => answer
-                        .with_error_code(code_of(&error).code())
-                        .with_error_message(Some(StrBytes::from_string(error.to_string()))),
+                    Err(error) => {
+                        // The code for it came with version 3.
+                        let code = match error {
+                            TopicError::DeletionDisabled if call.version < 3 => ErrorCode::InvalidRequest,
+                            _ => code_of(&error),
+                        };
+                        let message = Some(StrBytes::from_string(error.to_string()));
+                        answer.with_error_code(code.code()).with_error_message(message)
+                    }
                 }
             })
             .collect();
@@ -166,7 +174,8 @@ impl<I: Io> Broker<I> {
     }
 }
 
-fn topic_name(name: &str) -> TopicName {
+/// A name as the codec holds it.
+pub(super) fn topic_name(name: &str) -> TopicName {
     TopicName(StrBytes::from_string(name.to_owned()))
 }
 
@@ -175,21 +184,31 @@ fn deletable(asked: &TopicRef) -> DeletableTopicResult {
     match asked {
         TopicRef::Name(name) => DeletableTopicResult::default().with_name(Some(topic_name(name))),
         TopicRef::Id(id) => DeletableTopicResult::default().with_name(None).with_topic_id(id.0),
+        TopicRef::Both(name, id) => {
+            DeletableTopicResult::default().with_name(Some(topic_name(name))).with_topic_id(id.0)
+        }
+        TopicRef::Neither => DeletableTopicResult::default().with_name(None),
     }
 }
 
 /// Kafka's code for what is wrong with a request about a topic.
-fn code_of(error: &TopicError) -> ErrorCode {
+pub(super) fn code_of(error: &TopicError) -> ErrorCode {
     match error {
         TopicError::InvalidName { .. } | TopicError::NameCollision { .. } => ErrorCode::InvalidTopicException,
         TopicError::TopicExists { .. } => ErrorCode::TopicAlreadyExists,
-        TopicError::Duplicate | TopicError::InvalidRequest { .. } => ErrorCode::InvalidRequest,
-        TopicError::InvalidPartitions { .. } => ErrorCode::InvalidPartitions,
+        TopicError::Duplicate
+        | TopicError::DuplicateId
+        | TopicError::InvalidRequest { .. }
+        | TopicError::DefaultTopic
+        | TopicError::NameAndId
+        | TopicError::NeitherNameNorId => ErrorCode::InvalidRequest,
+        TopicError::InvalidPartitions { .. } | TopicError::NoMorePartitions { .. } => ErrorCode::InvalidPartitions,
         TopicError::InvalidReplicationFactor { .. } => ErrorCode::InvalidReplicationFactor,
         TopicError::InvalidAssignment { .. } => ErrorCode::InvalidReplicaAssignment,
-        TopicError::InvalidConfig(_) | TopicError::NullConfig { .. } | TopicError::LongConfig { .. } => {
-            ErrorCode::InvalidConfig
-        }
+        TopicError::InvalidConfig(_)
+        | TopicError::NullConfig { .. }
+        | TopicError::LongConfig { .. }
+        | TopicError::NotAList { .. } => ErrorCode::InvalidConfig,
         TopicError::UnknownTopic => ErrorCode::UnknownTopicOrPartition,
         TopicError::UnknownTopicId => ErrorCode::UnknownTopicId,
         TopicError::DeletionDisabled => ErrorCode::TopicDeletionDisabled,

@@ -77,6 +77,9 @@ apis! {
     InitProducerId = 22, versions 0 to 5, from 0, flexible 2;
     OffsetForLeaderEpoch = 23, versions 2 to 4, from 2, flexible 4;
     DescribeConfigs = 32, versions 1 to 4, from 1, flexible 4;
+    AlterConfigs = 33, versions 0 to 2, from 0, flexible 2;
+    CreatePartitions = 37, versions 0 to 3, from 0, flexible 2;
+    IncrementalAlterConfigs = 44, versions 0 to 1, from 0, flexible 1;
     DescribeCluster = 60, versions 0 to 2, from 0, flexible 0;
     DescribeTopicPartitions = 75, versions 0 to 0, from 0, flexible 0;
 }

@@ -144,6 +144,7 @@ mod tests {
     use crate::protocol::api::ApiKey;
     use crate::protocol::decode::codec_version;
     use crate::protocol::samples::{Visitor, visit_served};
+    use crate::protocol::samples_admin::visit_admin;
     use crate::protocol::samples_later::visit_later;
     use bytes::Bytes;
     use kafka_protocol::protocol::{Decodable, Request};
@@ -181,6 +182,7 @@ mod tests {
     fn samples() -> Vec<Sample> {
         let mut samples = Samples::default();
         visit_served(&mut samples);
+        visit_admin(&mut samples);
         visit_later(&mut samples);
         samples.0
     }

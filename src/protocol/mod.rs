@@ -22,6 +22,8 @@ pub mod produce;
 #[cfg(test)]
 mod samples;
 #[cfg(test)]
+mod samples_admin;
+#[cfg(test)]
 mod samples_later;
 mod schema;
 pub mod wire;

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use kafka_protocol::messages::*;
 
-use crate::protocol::samples::{RECORDS, Visitor, brokers, text, topic};
+use crate::protocol::samples::{RECORDS, Visitor, text, topic};
 
 /// Shows requests of the APIs whose descriptors stand ready for when they are served.
 pub fn visit_later(visitor: &mut impl Visitor) {
@@ -58,15 +58,8 @@ pub fn visit_later(visitor: &mut impl Visitor) {
     for version in 0..=2 {
         visitor.request(version, DeleteGroupsRequest::default().with_groups_names(vec![group(), group()]));
         visitor.request(version, delete_records_request());
-        visitor.request(version, alter_configs_request());
     }
     visitor.request(0, offset_delete_request());
-    for version in 0..=1 {
-        visitor.request(version, incremental_alter_configs_request());
-    }
-    for version in 0..=3 {
-        visitor.request(version, create_partitions_request());
-    }
     for version in 1..=4 {
         use describe_log_dirs_request::DescribableLogDirTopic;
         let named = DescribableLogDirTopic::default().with_topic(topic("flights")).with_partitions(vec![0, 1]);
@@ -174,34 +167,4 @@ fn delete_records_request() -> DeleteRecordsRequest {
     DeleteRecordsRequest::default()
         .with_topics(vec![named.clone().with_partitions(vec![partition.clone(), partition]), named])
         .with_timeout_ms(30_000)
-}
-
-fn alter_configs_request() -> AlterConfigsRequest {
-    use alter_configs_request::*;
-    let config = AlterableConfig::default().with_name(text("retention.ms"));
-    let resource = AlterConfigsResource::default().with_resource_type(2).with_resource_name(text("flights"));
-    AlterConfigsRequest::default().with_validate_only(true).with_resources(vec![
-        resource.clone().with_configs(vec![config.clone().with_value(Some(text("1000"))), config.with_value(None)]),
-        resource,
-    ])
-}
-
-fn incremental_alter_configs_request() -> IncrementalAlterConfigsRequest {
-    use incremental_alter_configs_request::*;
-    let config = AlterableConfig::default().with_name(text("retention.ms")).with_config_operation(1);
-    let resource = AlterConfigsResource::default().with_resource_type(2).with_resource_name(text("flights"));
-    IncrementalAlterConfigsRequest::default().with_validate_only(true).with_resources(vec![
-        resource.clone().with_configs(vec![config.clone().with_value(Some(text("1000"))), config.with_value(None)]),
-        resource,
-    ])
-}
-
-fn create_partitions_request() -> CreatePartitionsRequest {
-    use create_partitions_request::*;
-    let assignment = CreatePartitionsAssignment::default();
-    let named = CreatePartitionsTopic::default().with_name(topic("flights")).with_count(12);
-    CreatePartitionsRequest::default().with_timeout_ms(30_000).with_validate_only(true).with_topics(vec![
-        named.clone().with_assignments(Some(vec![assignment.clone().with_broker_ids(brokers(&[1, 2])), assignment])),
-        named.with_assignments(None),
-    ])
 }

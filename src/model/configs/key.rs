@@ -264,7 +264,7 @@ pub(super) fn parse_bool(value: &str) -> Option<bool> {
 }
 
 /// The entries of a list, without the spaces around them.
-pub(super) fn list(value: &str) -> impl Iterator<Item = &str> {
+pub fn list(value: &str) -> impl Iterator<Item = &str> {
     value.split(',').map(str::trim).filter(|entry| !entry.is_empty())
 }
 
