@@ -1,8 +1,8 @@
 //! Fetch: what is wanted, waiting until there is enough of it, reading, and the answer with gaps.
 //!
 //! 1. The request and its session say which partitions to look at ([`FetchSessions`]). A [`FetchTask`] notes them.
-//! 2. If there is less than `min_bytes` and nothing to tell at once, the task waits in its partitions; an append or
-//!    `max_wait_ms` wakes it.
+//! 2. If there is less than `min_bytes` and nothing to tell at once, the task waits in its partitions
+//!    ([`super::fetch_waits`]); an append or `max_wait_ms` wakes it.
 //! 3. The partitions are read one after the other within the limits of request, partition and broker. Memory is taken
 //!    as it is; disk reads complete later and the task goes on.
 //! 4. The answer's pieces refer to the bytes: tail cache, file range, or what was read directly.
@@ -19,141 +19,24 @@ use super::call::RequestInfo;
 use super::deadlines::Deadline;
 use super::errors;
 use super::fetch_session::{SessionError, Told, TopicRef, Wanted};
+use super::fetch_tasks::{FetchTask, Part};
 use super::located::Located;
 use super::token::{self, Kind};
-use crate::base::time::Monotonic;
 use crate::base::units::MIB;
 use crate::io::{Completion, Io};
-use crate::model::id::{LeaderEpoch, Offset, PartitionIndex, TopicIdPartition};
-use crate::net::{CloseReason, ConnectionId, Content, Gap, Response, Ticket};
+use crate::model::id::{LeaderEpoch, PartitionIndex, TopicIdPartition};
+use crate::net::{CloseReason, ConnectionId, Content, Gap, Response};
 use crate::protocol::error::ErrorCode;
-use crate::protocol::fetch::{
-    FetchPartitionResponse, FetchRequest, FetchResponseEncoder, FetchResponseHead, FetchStep, ForgottenStep,
-};
+use crate::protocol::fetch::{FetchRequest, FetchResponseEncoder, FetchResponseHead, FetchStep, ForgottenStep};
 use crate::protocol::{LeaderIdAndEpoch, Topic, TopicRef as WireTopicRef};
-use crate::storage::{Range, ReadError, ReadRequest, ReadStep, ReadTask, UpTo};
+use crate::storage::{Range, ReadError, ReadRequest, ReadStep, UpTo};
 
 /// What a fetch that reads from disk may hold, as a rule: one read of each of its partitions in turn.
 const READ_EXPECTED_BYTES: u64 = MIB as u64;
 /// When a fetch that found no memory to read into is tried again.
 const RETRY_AFTER: Duration = Duration::from_millis(10);
-/// How often a fetch that waits is looked at, however long it may wait.
-const LOOK_AGAIN_AFTER: Duration = Duration::from_secs(30);
 /// From this version on topics go by id.
 const BY_ID_FROM: i16 = 13;
-
-/// What is known of one partition of a task.
-struct Part {
-    wanted: Wanted,
-    error: ErrorCode,
-    high_watermark: Offset,
-    log_start_offset: Offset,
-    current_leader: Option<LeaderIdAndEpoch>,
-    diverging_epoch: Option<(LeaderEpoch, Offset)>,
-    contents: Vec<Content>,
-    size_bytes: usize,
-}
-
-impl Part {
-    fn new(wanted: Wanted) -> Part {
-        Part {
-            wanted,
-            error: ErrorCode::None,
-            high_watermark: Offset::NONE,
-            log_start_offset: Offset::NONE,
-            current_leader: None,
-            diverging_epoch: None,
-            contents: Vec::new(),
-            size_bytes: 0,
-        }
-    }
-
-    fn refuse(&mut self, error: ErrorCode) {
-        self.error = error;
-        self.high_watermark = Offset::NONE;
-        self.log_start_offset = Offset::NONE;
-        self.contents.clear();
-        self.size_bytes = 0;
-    }
-}
-
-/// A Fetch request that is not answered yet.
-pub struct FetchTask {
-    ticket: Ticket,
-    version: i16,
-    correlation_id: i32,
-    session_id: i32,
-    incremental: bool,
-    min_bytes: usize,
-    max_bytes: usize,
-    parts: Vec<Part>,
-    next: usize,
-    size_bytes: usize,
-    /// When it is answered whatever there is.
-    until: Monotonic,
-    /// The read under way and whose log it is of: meanwhile the topic may be another one of the same name.
-    read: Option<(ReadTask, TopicIdPartition)>,
-    /// The connection was told to expect an answer.
-    is_expected: bool,
-}
-
-#[derive(Default)]
-struct Slot {
-    generation: u16,
-    task: Option<Box<FetchTask>>,
-}
-
-/// The Fetch requests of a shard that are not answered yet.
-#[derive(Default)]
-pub struct FetchTasks {
-    slots: Vec<Slot>,
-    free: Vec<u32>,
-}
-
-impl FetchTasks {
-    fn insert(&mut self, task: Box<FetchTask>) -> (u32, u16) {
-        let index = self.free.pop().unwrap_or_else(|| {
-            self.slots.push(Slot::default());
-            u32::try_from(self.slots.len() - 1).expect("bounded by requests in flight")
-        });
-        let slot = &mut self.slots[index as usize];
-        slot.task = Some(task);
-        (index, slot.generation)
-    }
-
-    /// Takes a task out to work on it; [`put_back`](Self::put_back) or [`finish`](Self::finish) follows.
-    fn take(&mut self, index: u32, generation: u16) -> Option<Box<FetchTask>> {
-        let slot = self.slots.get_mut(index as usize)?;
-        if slot.generation == generation { slot.task.take() } else { None }
-    }
-
-    fn put_back(&mut self, index: u32, task: Box<FetchTask>) {
-        self.slots[index as usize].task = Some(task);
-    }
-
-    fn finish(&mut self, index: u32) {
-        let slot = &mut self.slots[index as usize];
-        slot.generation = slot.generation.wrapping_add(1);
-        self.free.push(index);
-    }
-
-    /// The task, if it waits for more to read.
-    fn waiting(&self, index: u32, generation: u16) -> Option<&FetchTask> {
-        let slot = self.slots.get(index as usize).filter(|slot| slot.generation == generation)?;
-        slot.task.as_deref().filter(|task| task.read.is_none())
-    }
-
-    /// The generation of a task that waits, if it is this connection's.
-    fn waiting_of(&self, index: u32, id: ConnectionId) -> Option<u16> {
-        let slot = &self.slots[index as usize];
-        let is_its_own = slot.task.as_ref().is_some_and(|task| task.read.is_none() && task.ticket.connection == id);
-        is_its_own.then_some(slot.generation)
-    }
-
-    fn is_waiting(&self, index: u32, generation: u16) -> bool {
-        self.waiting(index, generation).is_some()
-    }
-}
 
 impl<I: Io> Broker<I> {
     /// Takes a Fetch request in.
@@ -182,6 +65,7 @@ impl<I: Io> Broker<I> {
             parts: Vec::new(),
             next: 0,
             size_bytes: 0,
+            available_bytes: 0,
             until: self.now.monotonic + Duration::from_millis(request.max_wait_ms.max(0) as u64),
             read: None,
             is_expected: false,
@@ -208,11 +92,9 @@ impl<I: Io> Broker<I> {
             self.answer_fetch(&mut task, ErrorCode::None);
             return Handled::Done;
         }
-        let available = self.available(&mut task);
-        let may_wait = self.now.monotonic < task.until;
-        let enough = available.is_none_or(|bytes| bytes >= task.min_bytes as u64);
+        let waits = !self.has_enough(&mut task) && self.now.monotonic < task.until;
         let (index, generation) = self.fetch_tasks.insert(task);
-        if !enough && may_wait {
+        if waits {
             self.wait_for_data(index, generation);
         } else {
             self.run_fetch(index, generation);
@@ -220,20 +102,8 @@ impl<I: Io> Broker<I> {
         Handled::Done
     }
 
-    /// About how many bytes could be returned now. `None` if the task is to be answered at once whatever there is:
-    /// it has an error to tell, or nothing to look at.
-    fn available(&mut self, task: &mut FetchTask) -> Option<u64> {
-        let mut sum = 0;
-        for part in &mut task.parts {
-            let slot = self.look_at(part)?;
-            let readable_bytes = self.partitions.get_mut(slot).log.readable_bytes(part.wanted.fetch_offset);
-            sum += readable_bytes.min(part.wanted.size_bytes_max.max(1) as u64);
-        }
-        (!task.parts.is_empty()).then_some(sum)
-    }
-
     /// Finds the part's partition and checks what the client believes of it; notes the error if there is one.
-    fn look_at(&mut self, part: &mut Part) -> Option<u32> {
+    pub(super) fn look_at(&mut self, part: &mut Part) -> Option<u32> {
         let topic = match &part.wanted.topic {
             TopicRef::Id(id) => Topic::Id(*id),
             TopicRef::Name(name) => Topic::Name(name),
@@ -285,89 +155,6 @@ impl<I: Io> Broker<I> {
         Some(slot)
     }
 
-    fn wait_for_data(&mut self, index: u32, generation: u16) {
-        self.counters.fetch_waits += 1;
-        let mut task = self.fetch_tasks.take(index, generation).expect("just inserted");
-        for part in &mut task.parts {
-            if let Some(slot) = self.look_at(part) {
-                let fetch_tasks = &self.fetch_tasks;
-                let waits = &mut self.partitions.get_mut(slot).fetch_waits;
-                if waits.len() == waits.capacity() {
-                    // Waits that are over are dropped when the list would have to grow.
-                    waits.retain(|(index, generation)| fetch_tasks.is_waiting(*index, *generation));
-                }
-                waits.push((index, generation));
-            }
-        }
-        let until = task.until;
-        self.fetch_tasks.put_back(index, task);
-        self.look_at_fetch_again(index, generation, until);
-    }
-
-    /// A client may ask for a wait of weeks: a deadline that lived as long as that would stay when the wait is over,
-    /// and so would the task of a connection that is gone.
-    fn look_at_fetch_again(&mut self, index: u32, generation: u16, until: Monotonic) {
-        let at = until.min(self.now.monotonic + LOOK_AGAIN_AFTER);
-        self.deadlines.push(at, Deadline::Fetch { index, generation });
-        if self.deadlines.is_grown() {
-            let (fetch_tasks, parked) = (&self.fetch_tasks, &self.parked);
-            self.deadlines.retain(|deadline| match deadline {
-                Deadline::Fetch { index, generation } => fetch_tasks.is_waiting(index, generation),
-                Deadline::Held(id) => parked.contains_key(&id),
-            });
-        }
-    }
-
-    /// A partition's high watermark has moved, or it has something else to tell: fetches that wait look again.
-    pub(super) fn wake_fetches(&mut self, slot: u32) {
-        let waits = std::mem::take(&mut self.partitions.get_mut(slot).fetch_waits);
-        for &(index, generation) in &waits {
-            if !self.fetch_tasks.is_waiting(index, generation) {
-                continue;
-            }
-            let mut task = self.fetch_tasks.take(index, generation).expect("it waits");
-            let available = self.available(&mut task);
-            let enough = available.is_none_or(|bytes| bytes >= task.min_bytes as u64);
-            self.fetch_tasks.put_back(index, task);
-            if enough {
-                self.run_fetch(index, generation);
-            } else {
-                self.partitions.get_mut(slot).fetch_waits.push((index, generation));
-            }
-        }
-    }
-
-    /// A fetch has waited long enough, or it is time to see whether anybody still waits for it.
-    pub(super) fn fetch_waited(&mut self, index: u32, generation: u16) {
-        let Some(task) = self.fetch_tasks.waiting(index, generation) else { return };
-        let (ticket, until) = (task.ticket, task.until);
-        if self.now.monotonic >= until || !self.is_answerable(ticket) {
-            self.run_fetch(index, generation);
-        } else {
-            self.look_at_fetch_again(index, generation, until);
-        }
-    }
-
-    /// The connection is gone: what waits for its fetches' sake is forgotten, or clients that come and go could pile up
-    /// waits without end. Reads that are under way end by themselves.
-    pub(super) fn forget_fetches(&mut self, id: ConnectionId) {
-        for index in 0..self.fetch_tasks.slots.len() as u32 {
-            if let Some(generation) = self.fetch_tasks.waiting_of(index, id) {
-                self.fetch_tasks.take(index, generation);
-                self.fetch_tasks.finish(index);
-            }
-        }
-    }
-
-    /// The client has ended its side and will most likely take no answer: its fetches wait no longer.
-    pub(super) fn hurry_fetches(&mut self, id: ConnectionId) {
-        for index in 0..self.fetch_tasks.slots.len() as u32 {
-            if let Some(generation) = self.fetch_tasks.waiting_of(index, id) {
-                self.run_fetch(index, generation);
-            }
-        }
-    }
-
     /// A read for a fetch has completed.
     pub(super) fn fetch_completed(&mut self, index: u32, generation: u16, completion: Completion) {
         let Some(mut task) = self.fetch_tasks.take(index, generation) else { return };
@@ -390,7 +177,7 @@ impl<I: Io> Broker<I> {
     }
 
     /// Reads on from where the task stands, and answers it when everything is read.
-    fn run_fetch(&mut self, index: u32, generation: u16) {
+    pub(super) fn run_fetch(&mut self, index: u32, generation: u16) {
         let mut task = self.fetch_tasks.take(index, generation).expect("the caller knows that it is there");
         if !self.is_answerable(task.ticket) {
             return self.fetch_tasks.finish(index);
@@ -531,19 +318,6 @@ impl<I: Io> Broker<I> {
             false => encoder.finish(&[]),
         };
         self.answer(task.ticket, Some(Response { bytes, gaps }));
-    }
-}
-
-impl Part {
-    fn response(&self) -> FetchPartitionResponse<'static> {
-        FetchPartitionResponse {
-            high_watermark: self.high_watermark,
-            last_stable_offset: self.high_watermark,
-            log_start_offset: self.log_start_offset,
-            diverging_epoch: self.diverging_epoch,
-            current_leader: self.current_leader,
-            ..FetchPartitionResponse::refused(self.wanted.partition, self.error)
-        }
     }
 }
 

@@ -26,6 +26,8 @@ pub mod endpoints;
 mod errors;
 mod fetch;
 mod fetch_session;
+mod fetch_tasks;
+mod fetch_waits;
 mod init_producer_id;
 mod list_offsets;
 mod located;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use rustc_hash::FxHashMap;
 
+use super::fetch_tasks::FetchWait;
 use super::produce::AckWait;
 use crate::base::time::Monotonic;
 use crate::io::Io;
@@ -26,8 +27,8 @@ pub struct Partition {
     pub log: Log,
     /// Produce requests that wait for the high watermark, in order of their offsets.
     pub acks: VecDeque<AckWait>,
-    /// Fetches that wait for more: index and generation of their tasks.
-    pub fetch_waits: Vec<(u32, u16)>,
+    /// Fetches that wait for more.
+    pub fetch_waits: Vec<FetchWait>,
     /// Connections whose Produce waits for room.
     pub held: Vec<ConnectionId>,
     /// The log end when memory was last given back: a log that has not moved since is quiet.

@@ -61,6 +61,37 @@ fn a_long_poll_is_woken_by_an_append_of_enough_bytes_or_by_its_time_out() {
 }
 
 #[test]
+fn what_partitions_add_to_a_long_poll_is_summed_up_over_appends() {
+    // Three partitions and as many bytes as four batches; none counts for more than its own limit.
+    for seed in 0..5 {
+        let (world, mut node, mut reader) = one_shard(seed);
+        let mut writer = Client::connect(&node, 0);
+        let id = writer.create(&mut node, "t", 3, &[]);
+        let one = batch(world.now().wall, None, &[&[b'x'; 100]]);
+        let size = one.len() as i32;
+        let mut poll = fetch_request(id, 0, 0).with_max_wait_ms(60_000).with_min_bytes(4 * size);
+        let part = poll.topics[0].partitions[0].clone().with_partition_max_bytes(2 * size);
+        poll.topics[0].partitions = (0..3).map(|index| part.clone().with_partition(index)).collect();
+        reader.send(FETCH_BY_ID, &poll);
+        for index in [0, 1, 0, 0, 0] {
+            assert_eq!(writer.produce(&mut node, id, index, one.clone()).error_code, 0);
+            node.run_for(Duration::from_millis(300));
+            assert_eq!(reader.link.available_bytes(), 0, "seed {seed}: three of four");
+        }
+        assert_eq!(writer.produce(&mut node, id, 2, one.clone()).error_code, 0);
+        let started = world.now().monotonic;
+        let response = reader.receive::<FetchRequest>(&mut node, FETCH_BY_ID).expect("answered");
+        assert!(world.now().monotonic - started < Duration::from_secs(1), "seed {seed}: woken, not timed out");
+        let sizes: Vec<i32> = response.responses[0]
+            .partitions
+            .iter()
+            .map(|part| part.records.as_ref().map_or(0, |records| records.len() as i32))
+            .collect();
+        assert_eq!(sizes, [2 * size, size, size], "seed {seed}");
+    }
+}
+
+#[test]
 fn a_session_tells_only_what_is_new_and_ends_as_asked() {
     let (world, mut node, mut client) = one_shard(1);
     let id = client.create(&mut node, "t", 3, &[]);
