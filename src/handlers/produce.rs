@@ -21,7 +21,7 @@ use super::located::Located;
 use crate::base::time::{Monotonic, Timestamp};
 use crate::io::Io;
 use crate::model::batch::{self, Header};
-use crate::model::configs::{TimestampType, Validate};
+use crate::model::configs::{TimestampType, TopicConfig, Validate};
 use crate::model::id::{Offset, PartitionIndex, TopicId};
 use crate::model::limits::RECORDS_SIZE_BYTES_MAX;
 use crate::model::records;
@@ -103,7 +103,7 @@ pub struct AckWait {
 }
 
 /// A request that is held back, and where to go on.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub struct HeldProduce {
     task: Option<u32>,
     topic_count: usize,
@@ -111,14 +111,27 @@ pub struct HeldProduce {
     deadline: Monotonic,
     failed: bool,
     has_looked_ahead: bool,
+    checked: Option<Checked>,
+}
+
+/// The batch that a request is held at was found sound, under this configuration: its bytes do not change meanwhile,
+/// and checking them may mean to decompress a megabyte.
+#[derive(Debug)]
+struct Checked {
+    header: Header,
+    config: Arc<TopicConfig>,
 }
 
 /// What an append attempt came to.
 enum Attempt {
     Done(Outcome),
     Waits(Outcome, u32, Offset),
-    Hold(u32),
-    Retry,
+    /// The partition has no room, or the shard no memory, for a batch that is sound.
+    Hold {
+        slot: u32,
+        header: Header,
+        wants_memory: bool,
+    },
 }
 
 impl ProduceTasks {
@@ -189,13 +202,14 @@ impl<I: Io> Broker<I> {
             if position <= held.done_count {
                 continue;
             }
+            let checked = held.checked.take();
             let attempt = if refused_acks {
                 Attempt::Done(Outcome::refused(index, ErrorCode::InvalidRequiredAcks, None))
             } else if transactional {
                 let message = Some("transactions are not supported yet".into());
                 Attempt::Done(Outcome::refused(index, ErrorCode::InvalidTxnState, message))
             } else {
-                self.append_records(&topic, index, records.clone(), info.version, frame)
+                self.append_records(&topic, index, records.clone(), info.version, frame, checked)
             };
             let size = records.map_or(0, |records| records.len()) as u64;
             match attempt {
@@ -207,22 +221,22 @@ impl<I: Io> Broker<I> {
                     self.counters.produce_bytes_received += size;
                     self.note_outcome(&mut held, outcome, Some((slot, end)));
                 }
-                Attempt::Hold(_) | Attempt::Retry if is_late => {
+                Attempt::Hold { .. } if is_late => {
                     self.counters.produce_bytes_received += size;
                     self.counters.produce_bytes_refused += size;
                     self.note_outcome(&mut held, Outcome::refused(index, ErrorCode::RequestTimedOut, None), None);
                 }
-                Attempt::Hold(_) | Attempt::Retry => {
-                    match attempt {
-                        Attempt::Hold(slot) => {
-                            self.park_for_room(id, slot);
-                            if !held.has_looked_ahead {
-                                held.has_looked_ahead = true;
-                                self.materialize_ahead(steps.clone(), topic.clone(), frame);
-                            }
+                Attempt::Hold { slot, header, wants_memory } => {
+                    if wants_memory {
+                        self.park_for_memory(id);
+                    } else {
+                        self.park_for_room(id, slot);
+                        if !held.has_looked_ahead {
+                            held.has_looked_ahead = true;
+                            self.materialize_ahead(steps.clone(), topic.clone(), frame);
                         }
-                        _ => self.park_for_memory(id),
                     }
+                    held.checked = Some(Checked { header, config: self.partitions.get_mut(slot).config.clone() });
                     held.done_count = position - 1;
                     self.counters.produce_held += 1;
                     self.look_again(id, held.deadline);
@@ -267,7 +281,15 @@ impl<I: Io> Broker<I> {
             self.produce_tasks.insert(ticket, request.version, correlation_id)
         });
         let deadline = self.now.monotonic + wait;
-        HeldProduce { task, topic_count: 0, done_count: 0, deadline, failed: false, has_looked_ahead: false }
+        HeldProduce {
+            task,
+            topic_count: 0,
+            done_count: 0,
+            deadline,
+            failed: false,
+            has_looked_ahead: false,
+            checked: None,
+        }
     }
 
     fn topic_key(&self, topic: Topic<'_>) -> TopicKey {
@@ -291,7 +313,7 @@ impl<I: Io> Broker<I> {
         }
     }
 
-    /// Tries to append the records of one partition.
+    /// Tries to append the records of one partition. `checked`: what is known of them from an earlier attempt.
     fn append_records(
         &mut self,
         topic: &TopicRef,
@@ -299,6 +321,7 @@ impl<I: Io> Broker<I> {
         records: Option<Range<usize>>,
         version: i16,
         frame: &mut [u8],
+        checked: Option<Checked>,
     ) -> Attempt {
         let size = records.as_ref().map_or(0, |range| range.len()) as u64;
         let refuse = |broker: &mut Self, error: ErrorCode, message: Option<Box<str>>| {
@@ -320,14 +343,17 @@ impl<I: Io> Broker<I> {
         };
         let now = self.now;
         let partition = self.partitions.get_mut(slot);
-        let bytes = &frame[records.clone()];
-        let header = match batch::validate(bytes) {
-            Ok(header) => header,
-            Err(error) => return refuse(self, errors::of_batch(&error), Some(error.to_string().into())),
+        let known = checked.filter(|checked| Arc::ptr_eq(&checked.config, &partition.config));
+        let header = match known {
+            Some(checked) => checked.header,
+            None => {
+                self.counters.produce_batches_checked += 1;
+                match check_batch(&partition.config, &frame[records.clone()], version, now.wall) {
+                    Ok(header) => header,
+                    Err((error, message)) => return refuse(self, error, Some(message.into())),
+                }
+            }
         };
-        if let Err((error, message)) = check_batch(&partition.config, &header, bytes, version, now.wall) {
-            return refuse(self, error, Some(message.into()));
-        }
         let log_start_offset = partition.log.log_start();
         let log_append_time = partition.config.message_timestamp_type == TimestampType::LogAppendTime;
         match partition.log.producers().check(&header) {
@@ -348,7 +374,7 @@ impl<I: Io> Broker<I> {
             Err(error) => return refuse(self, errors::of_producer(&error), Some(error.to_string().into())),
         }
         if partition.log.state() == State::Absent && self.is_directory_taken(slot) {
-            return Attempt::Retry;
+            return Attempt::Hold { slot, header, wants_memory: true };
         }
         let partition = self.partitions.get_mut(slot);
         let bytes = &mut frame[records];
@@ -363,10 +389,10 @@ impl<I: Io> Broker<I> {
                 self.mark_dirty(slot);
                 Attempt::Waits(outcome, slot, appended.end)
             }
-            Err(AppendError::NotReady) => Attempt::Hold(slot),
+            Err(AppendError::NotReady) => Attempt::Hold { slot, header, wants_memory: false },
             Err(AppendError::NoMemory) => {
                 self.mark_dirty(slot);
-                Attempt::Retry
+                Attempt::Hold { slot, header, wants_memory: true }
             }
             Err(error) => refuse(self, errors::of_append(&error), Some(error.to_string().into())),
         }
@@ -445,15 +471,15 @@ impl<I: Io> Broker<I> {
     }
 }
 
-/// What the topic's configuration asks of a batch that is sound in itself.
+/// Checks a batch: that it is sound in itself, and what the topic's configuration asks of it.
 fn check_batch(
-    config: &crate::model::configs::TopicConfig,
-    header: &Header,
+    config: &TopicConfig,
     bytes: &[u8],
     version: i16,
     now: Timestamp,
-) -> Result<(), (ErrorCode, String)> {
+) -> Result<Header, (ErrorCode, String)> {
     const ZSTD: u8 = 4;
+    let header = batch::validate(bytes).map_err(|error| (errors::of_batch(&error), error.to_string()))?;
     if header.size_bytes > config.max_message_bytes {
         let message =
             format!("{} bytes are more than max.message.bytes={}", header.size_bytes, config.max_message_bytes);
@@ -474,8 +500,8 @@ fn check_batch(
         }
     }
     if config.validate == Validate::Records {
-        records::validate_records(header, bytes, RECORDS_SIZE_BYTES_MAX, config.cleanup_policy.compact)
+        records::validate_records(&header, bytes, RECORDS_SIZE_BYTES_MAX, config.cleanup_policy.compact)
             .map_err(|error| (ErrorCode::InvalidRecord, error.to_string()))?;
     }
-    Ok(())
+    Ok(header)
 }

@@ -44,6 +44,8 @@ counters! {
     produce_bytes_refused,
     /// Record batches appended.
     produce_batches_appended,
+    /// Checks of record batches that came with Produce requests: one for each, however long it is held back.
+    produce_batches_checked,
     /// Produce requests that had to wait before they could take effect.
     produce_held,
     /// Bytes of batches answered from memory that was written: the tail cache.

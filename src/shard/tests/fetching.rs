@@ -6,7 +6,7 @@ use kafka_protocol::messages::fetch_request::ForgottenTopic;
 use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
 use kafka_protocol::messages::{FetchRequest, ListOffsetsRequest};
 
-use super::client::{Client, FETCH_BY_ID, batch, fetch_request, topic_name};
+use super::client::{Client, FETCH_BY_ID, PRODUCE_BY_ID, batch, fetch_request, produce_request, topic_name};
 use super::node::{Spec, TestNode};
 use crate::io::sim::{World, WorldOptions};
 use crate::protocol::ErrorCode;
@@ -89,6 +89,21 @@ fn what_partitions_add_to_a_long_poll_is_summed_up_over_appends() {
             .collect();
         assert_eq!(sizes, [2 * size, size, size], "seed {seed}");
     }
+}
+
+#[test]
+fn a_produce_that_is_held_back_is_checked_once() {
+    // The first append to a partition waits for its directory; three partitions of one request do.
+    let (world, mut node, mut client) = one_shard(3);
+    let id = client.create(&mut node, "t", 3, &[("ottla.validate", "records")]);
+    let mut request = produce_request(id, 0, batch(world.now().wall, None, &[b"x"]));
+    let part = request.topic_data[0].partition_data[0].clone();
+    request.topic_data[0].partition_data = (0..3).map(|index| part.clone().with_index(index)).collect();
+    let response = client.call(&mut node, PRODUCE_BY_ID, &request);
+    assert!(response.responses[0].partition_responses.iter().all(|part| part.error_code == 0));
+    let counters = node.shards[0].broker().counters;
+    assert!(counters.produce_held > 0);
+    assert_eq!((counters.produce_batches_checked, counters.produce_batches_appended), (3, 3));
 }
 
 #[test]
