@@ -21,6 +21,7 @@ use super::options::BrokerOptions;
 use super::parked::Parked;
 use super::partitions::Partitions;
 use super::produce::{HeldProduce, ProduceTasks};
+use super::room::{Room, RoomQueue};
 use super::token::{self, Kind};
 use crate::base::rng::Rng;
 use crate::base::time::{Monotonic, Now};
@@ -75,6 +76,7 @@ pub struct Broker<I: Io> {
     /// Connections that wait for memory, be it for a request or to receive one.
     pub(super) starved: Vec<ConnectionId>,
     pub(super) parked: FxHashMap<ConnectionId, Parked>,
+    pub(super) room_queue: RoomQueue,
     pub(super) fetch_tasks: FetchTasks,
     pub(super) sessions: FetchSessions,
     pub(super) lookups: Lookups,
@@ -151,6 +153,8 @@ impl<I: Io> Broker<I> {
         // Writes go first: the disk works while answers are being sent.
         self.commit_dirty();
         self.record_materialized();
+        self.serve_waiters();
+        self.serve_held_fetches();
         for id in self.unsent.drain(..) {
             if let Some(connection) = self.connections.find(id) {
                 connection.flush(&mut self.io, self.now.monotonic);
@@ -164,6 +168,7 @@ impl<I: Io> Broker<I> {
         const TEND: Duration = Duration::from_secs(5);
         let now = self.now.monotonic;
         self.sweep_connections(Monotonic(now.0.saturating_sub(QUIET.as_nanos() as u64)));
+        self.close_stalled();
         let retention = Duration::from_millis(self.options.config.log_retention_check_interval_ms);
         if now.since(self.tended_at) >= TEND.min(retention) && !self.is_stopping {
             self.tended_at = now;
@@ -247,6 +252,7 @@ impl<I: Io> Broker<I> {
             Ok(other) => panic!("a send completed with {other:?}"),
             Err(error) => {
                 connection.send_failed();
+                connection.recount(&mut self.admission);
                 // To a client that has left there is nothing to send.
                 let reason = match connection.is_peer_done() {
                     true => CloseReason::ClosedByPeer,
@@ -255,7 +261,8 @@ impl<I: Io> Broker<I> {
                 return self.close(id, reason);
             }
         }
-        let has_more = connection.is_held() && !connection.is_saturated();
+        connection.recount(&mut self.admission);
+        let has_more = connection.is_held();
         self.forget_if_finished(id);
         if has_more {
             self.serve(id);
@@ -267,11 +274,12 @@ impl<I: Io> Broker<I> {
         let Some(connection) = self.connections.find(id) else { return };
         let Some(mut input) = connection.take_input() else { return };
         loop {
+            let is_short = self.room() != Room::Plenty;
             let Some(connection) = self.connections.find(id) else { return };
             if connection.closing().is_some() {
                 return self.forget_if_finished(id);
             }
-            if connection.is_saturated() {
+            if connection.must_take_first(is_short) {
                 return connection.hold(input);
             }
             match input.next(|start| api::frame_size_bytes_max(i16::from_be_bytes(start))) {
@@ -283,10 +291,7 @@ impl<I: Io> Broker<I> {
                             self.counters.request_bytes += (end - start + 4) as u64;
                             input.consume(end);
                         }
-                        Handled::Hold => {
-                            let connection = self.connections.find(id).expect("holding does not end it");
-                            return connection.hold(input);
-                        }
+                        Handled::Hold => return self.hold(id, input),
                         Handled::Close(reason) => return self.close(id, reason),
                     }
                 }
@@ -307,6 +312,10 @@ impl<I: Io> Broker<I> {
                 }
             }
         }
+    }
+
+    fn hold(&mut self, id: ConnectionId, input: Input) {
+        self.connections.find(id).expect("holding does not end it").hold(input);
     }
 
     fn handle(&mut self, id: ConnectionId, input: &mut Input, start: usize, end: usize) -> Handled {
@@ -342,6 +351,7 @@ impl<I: Io> Broker<I> {
             if connection.answer(ticket.number, response) {
                 self.unsent.push(ticket.connection);
             }
+            connection.recount(&mut self.admission);
             if connection.is_peer_done() && connection.is_idle() {
                 self.close(ticket.connection, CloseReason::ClosedByPeer);
             }
@@ -362,6 +372,7 @@ impl<I: Io> Broker<I> {
             }
         }
         connection.close(&mut self.io, reason);
+        connection.recount(&mut self.admission);
         self.forget_held(id);
         if has_requests {
             self.forget_fetches(id);

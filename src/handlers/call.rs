@@ -8,6 +8,7 @@ use kafka_protocol::messages::ApiVersionsRequest;
 use kafka_protocol::protocol::{Encodable, Request};
 
 use super::broker::{Broker, Handled};
+use super::room::Room;
 use crate::io::Io;
 use crate::model::limits::COLD_FRAME_SIZE_BYTES_MAX;
 use crate::net::{CloseReason, ConnectionId, Ticket};
@@ -40,6 +41,10 @@ pub struct Call {
 impl<I: Io> Broker<I> {
     /// Gives a request to the handler of its API.
     pub(super) fn dispatch(&mut self, id: ConnectionId, info: RequestInfo, frame: &mut [u8]) -> Handled {
+        if self.room() == Room::None && !matches!(info.lookup, Lookup::Served(ApiKey::Produce)) {
+            self.wait_for_room(id);
+            return Handled::Hold;
+        }
         let api = match info.lookup {
             Lookup::Served(ApiKey::Produce) => return self.produce(id, info, frame),
             Lookup::Served(ApiKey::Fetch) => return self.fetch(id, info, frame),

@@ -21,6 +21,7 @@ use super::errors;
 use super::fetch_session::{SessionError, Told, TopicRef, Wanted};
 use super::fetch_tasks::{FetchTask, Part};
 use super::located::Located;
+use super::room::FetchTurn;
 use super::token::{self, Kind};
 use crate::base::units::MIB;
 use crate::io::{Completion, Io};
@@ -41,6 +42,9 @@ const BY_ID_FROM: i16 = 13;
 impl<I: Io> Broker<I> {
     /// Takes a Fetch request in.
     pub(super) fn fetch(&mut self, id: ConnectionId, info: RequestInfo, frame: &[u8]) -> Handled {
+        if self.waits_for_fetches(id) {
+            return Handled::Hold;
+        }
         let Ok(request) = FetchRequest::parse(frame, info.body_offset, info.version) else {
             return Handled::Close(CloseReason::Malformed("Fetch"));
         };
@@ -67,6 +71,7 @@ impl<I: Io> Broker<I> {
             size_bytes: 0,
             available_bytes: 0,
             until: self.now.monotonic + Duration::from_millis(request.max_wait_ms.max(0) as u64),
+            room_until: None,
             read: None,
             is_expected: false,
         });
@@ -182,13 +187,21 @@ impl<I: Io> Broker<I> {
         if !self.is_answerable(task.ticket) {
             return self.fetch_tasks.finish(index);
         }
+        let may_read = match task.next {
+            0 => match self.fetch_turn(&mut task, index, generation) {
+                FetchTurn::Read => true,
+                FetchTurn::Empty => false,
+                FetchTurn::Wait => return self.fetch_tasks.put_back(index, task),
+            },
+            _ => true,
+        };
         while task.next < task.parts.len() {
             let part = task.next;
             let Some(slot) = self.look_at(&mut task.parts[part]) else {
                 task.next += 1;
                 continue;
             };
-            let left = task.max_bytes.saturating_sub(task.size_bytes);
+            let left = task.max_bytes.saturating_sub(task.size_bytes).min(self.room().size_bytes_max());
             let wanted = &task.parts[part].wanted;
             let limit = left.min(usize::try_from(wanted.size_bytes_max).unwrap_or(0));
             let is_first = task.size_bytes == 0;
@@ -197,7 +210,7 @@ impl<I: Io> Broker<I> {
             let (log, read_from) = (&mut partition.log, partition.id);
             task.parts[part].high_watermark = log.high_watermark();
             task.parts[part].log_start_offset = log.log_start();
-            if (limit == 0 && !is_first) || offset >= log.high_watermark() {
+            if !may_read || (limit == 0 && !is_first) || offset >= log.high_watermark() {
                 task.next += 1;
                 continue;
             }
@@ -224,6 +237,7 @@ impl<I: Io> Broker<I> {
         read_from: TopicIdPartition,
         (index, generation): (u32, u16),
     ) -> bool {
+        let room = self.room();
         let part = &mut task.parts[task.next];
         match step {
             ReadStep::Pending(read) => {
@@ -251,7 +265,7 @@ impl<I: Io> Broker<I> {
                 self.counters.fetch_bytes_copy += plan.paths.copy;
                 part.size_bytes = plan.size_bytes as usize;
                 part.contents.extend(plan.ranges.into_iter().map(|range| match range {
-                    Range::Memory(slice) => Content::Memory(slice),
+                    Range::Memory(slice) => room.content_of(slice),
                     Range::File { file, position, length_bytes } => {
                         Content::File { file, position, length_bytes: u64::from(length_bytes) }
                     }

@@ -6,7 +6,8 @@
 //! Invariants
 //! - A session's epoch starts at 1 after the full fetch that made it and is raised by every fetch of the session; a
 //!   fetch with another epoch is refused and changes nothing.
-//! - At most `slot_count` sessions; one is evicted for another only after [`EVICTABLE_AFTER`] without use.
+//! - At most `slot_count` sessions; one is evicted for another only after [`EVICTABLE_AFTER`] without use. Where they
+//!   name too many partitions together, a consumer is served without a session.
 //! - A fetch begins behind the last partition that returned data, so that a busy one cannot starve the others.
 
 use std::sync::Arc;
@@ -17,6 +18,7 @@ use rustc_hash::FxHashMap;
 use crate::base::rng::Rng;
 use crate::base::time::Monotonic;
 use crate::model::id::{LeaderEpoch, Offset, PartitionIndex, TopicId};
+use crate::model::limits::SESSIONS_PARTITION_COUNT_MAX;
 
 /// A session that was used within this time is not evicted for a new one (Kafka's `MIN_EVICTION_MS`).
 const EVICTABLE_AFTER: Duration = Duration::from_secs(120);
@@ -134,17 +136,20 @@ impl FetchSessions {
         }
         session.used_at = now;
         session.epoch = if session.epoch == i32::MAX { 1 } else { session.epoch + 1 };
+        let has_more = !wanted.is_empty();
         for one in wanted {
             session.put(one);
         }
         for key in forgotten {
             session.forget(key);
         }
-        if session.members.len() > SESSION_PARTITION_COUNT_MAX {
+        let is_too_large = session.members.len() > SESSION_PARTITION_COUNT_MAX;
+        if is_too_large || (has_more && self.partition_count() > SESSIONS_PARTITION_COUNT_MAX) {
             // The client begins again, without a session if it still wants that many.
             self.sessions.remove(&session_id);
             return Err(SessionError::IdNotFound);
         }
+        let session = &self.sessions[&session_id];
         if session.members.is_empty() {
             self.sessions.remove(&session_id);
             return Ok(Plan { session_id: 0, incremental: true, wanted: Vec::new() });
@@ -172,6 +177,9 @@ impl FetchSessions {
             }
             self.sessions.remove(&oldest);
         }
+        if self.partition_count() + wanted.len() > SESSIONS_PARTITION_COUNT_MAX {
+            return None;
+        }
         let id = loop {
             let id = rng.in_range(1..=i32::MAX as u64) as i32;
             if !self.sessions.contains_key(&id) {
@@ -185,6 +193,11 @@ impl FetchSessions {
         }
         self.sessions.insert(id, session);
         Some(id)
+    }
+
+    /// Partitions of all sessions together.
+    fn partition_count(&self) -> usize {
+        self.sessions.values().map(|session| session.members.len()).sum()
     }
 
     /// Decides whether a partition belongs into the answer of `plan_session`, and remembers what the client is told.
@@ -344,6 +357,23 @@ mod tests {
         assert_eq!((grown.expect_err("too large"), sessions.len()), (SessionError::IdNotFound, 0));
         let all = [many(0), many(10_000)].concat();
         assert_eq!(sessions.begin((0, 0), all, &[], &mut rng, now).expect("no session").session_id, 0);
+    }
+
+    #[test]
+    fn sessions_name_only_so_many_partitions_together() {
+        // Sixteen of the largest sessions are all; ended ones make room.
+        let (mut sessions, mut rng, now) = (FetchSessions::new(100), Rng::new(1), Monotonic(0));
+        let largest: Vec<Wanted> = (0..SESSION_PARTITION_COUNT_MAX as i32).map(|p| want("t", p, 0)).collect();
+        let mut begin = |session: (i32, i32), wanted: &[Wanted]| {
+            sessions.begin(session, wanted.to_vec(), &[], &mut rng, now).map(|plan| plan.session_id)
+        };
+        let small = begin((0, 0), &largest[..1]).expect("a session");
+        let ids: Vec<i32> = (1..16).map(|_| begin((0, 0), &largest).expect("a session")).collect();
+        assert!(ids.iter().all(|id| *id != 0));
+        assert_eq!(begin((0, 0), &largest).expect("served"), 0, "without a session");
+        assert_eq!(begin((small, 1), &largest[..1]), Ok(small));
+        assert_eq!(begin((ids[0], -1), &[]).expect("ended"), 0);
+        assert_ne!(begin((0, 0), &largest).expect("a session"), 0);
     }
 
     #[test]

@@ -84,8 +84,10 @@ impl<I: Io> Broker<I> {
 
     /// Looks at one wait anew and runs its task if there is enough. False if the wait is over.
     fn goes_on_waiting(&mut self, FetchWait { index, generation, part }: FetchWait) -> bool {
-        if !self.fetch_tasks.is_waiting(index, generation) {
-            return false;
+        match self.fetch_tasks.waiting(index, generation) {
+            // One that waits for room needs no more data.
+            Some(task) if task.room_until.is_none() => {}
+            _ => return false,
         }
         let mut task = self.fetch_tasks.take(index, generation).expect("it waits");
         let is_news = self.is_news(&mut task, part as usize);
@@ -100,7 +102,7 @@ impl<I: Io> Broker<I> {
     /// A fetch has waited long enough, or it is time to see whether anybody still waits for it.
     pub(super) fn fetch_waited(&mut self, index: u32, generation: u16) {
         let Some(task) = self.fetch_tasks.waiting(index, generation) else { return };
-        let (ticket, until) = (task.ticket, task.until);
+        let (ticket, until) = (task.ticket, task.room_until.unwrap_or(task.until));
         if self.now.monotonic >= until || !self.is_answerable(ticket) {
             self.run_fetch(index, generation);
         } else {

@@ -39,6 +39,7 @@ mod parked;
 mod partitions;
 mod produce;
 mod reconfigure;
+mod room;
 pub mod start;
 pub mod token;
 mod topics;

@@ -4,7 +4,9 @@
 //! connection is looked at again for other reasons as well (a response of it was sent), finds that it still waits,
 //! and would wait a second time.
 //!
-//! Invariant: a connection stands at most once in the list of the partition that it waits at, once in the list of
+//! Two more are room for answers ([`super::room`]) and for fetches ([`super::fetch_tasks`]).
+//!
+//! Invariant: a connection stands at most once in the list of the partition that it waits at, once in each list of
 //! those that wait for memory, and has one deadline that counts, however often it is looked at.
 
 use std::time::Duration;
@@ -25,6 +27,10 @@ pub struct Parked {
     slot: Option<u32>,
     /// In the list of those that wait for memory.
     is_starved: bool,
+    /// In the list of those that wait for room for their answers.
+    pub(super) waits_for_room: bool,
+    /// In the list of those whose fetches wait for others to be answered.
+    pub(super) waits_for_fetches: bool,
     /// A deadline is entered for then.
     timer: Option<Monotonic>,
 }

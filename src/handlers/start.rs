@@ -15,6 +15,7 @@ use super::list_offsets::Lookups;
 use super::options::BrokerOptions;
 use super::partitions::{Partition, Partitions};
 use super::produce::ProduceTasks;
+use super::room::RoomQueue;
 use super::token::{self, Kind};
 use crate::base::rng::Rng;
 use crate::controller::image::{Image, TopicImage};
@@ -66,7 +67,6 @@ impl<I: Io> Broker<I> {
             now,
             image,
             endpoints: Endpoints::new(options.node, &options.node_name, Vec::new()),
-            options,
             counters: Counters::default(),
             outbox: Vec::new(),
             rng: Rng::new(seed),
@@ -79,7 +79,8 @@ impl<I: Io> Broker<I> {
             held: FxHashMap::default(),
             starved: Vec::new(),
             parked: FxHashMap::default(),
-            fetch_tasks: FetchTasks::default(),
+            room_queue: RoomQueue::new(options.pool_size_bytes),
+            fetch_tasks: FetchTasks::new(options.pool_size_bytes),
             sessions: FetchSessions::new(slots),
             lookups: Lookups::default(),
             waiting: Waiting::default(),
@@ -92,6 +93,7 @@ impl<I: Io> Broker<I> {
             tended_at: now.monotonic,
             retained_at: now.monotonic,
             is_stopping: false,
+            options,
         }
     }
 

@@ -8,6 +8,8 @@
 //!    above it are never read by anyone but the disk (as padding). That is why the appender may go on filling it
 //!    while slices of it are being sent. Staging and tail cache are made of these.
 //! 4. A [`Slice`] is a counted, immutable view of either.
+//! 5. A slice that is [lent](Slice::lend) waits for somebody outside to take its bytes. The pool knows how much of its
+//!    memory is held like that, each block counted once, however many slices of it are lent.
 //!
 //! Invariants
 //! - Memory goes back to the pool when its last owner is gone, be it an operation in the ring.
@@ -39,6 +41,7 @@ struct PoolInner {
     budget_bytes: usize,
     used_bytes: Cell<usize>,
     kept_bytes: Cell<usize>,
+    lent_bytes: Cell<usize>,
     kept: RefCell<[Vec<NonNull<u8>>; CLASS_COUNT]>,
 }
 
@@ -56,6 +59,7 @@ impl Pool {
             budget_bytes,
             used_bytes: Cell::new(0),
             kept_bytes: Cell::new(0),
+            lent_bytes: Cell::new(0),
             kept: RefCell::new(std::array::from_fn(|_| Vec::new())),
         }))
     }
@@ -69,7 +73,7 @@ impl Pool {
     /// An empty append-only buffer of at least `size_bytes`, or `None` when that would exceed the budget.
     pub fn take_append(&self, size_bytes: usize) -> Option<AppendBuffer> {
         let block = self.block(size_bytes)?;
-        Some(AppendBuffer(Rc::new(Appendable { block, length: Cell::new(0) })))
+        Some(AppendBuffer(Rc::new(Appendable::new(block, 0))))
     }
 
     /// Bytes handed out now.
@@ -80,6 +84,11 @@ impl Pool {
     /// The most that may be handed out at a time.
     pub fn budget_bytes(&self) -> usize {
         self.0.budget_bytes
+    }
+
+    /// Bytes of memory that lent slices hold.
+    pub fn lent_bytes(&self) -> usize {
+        self.0.lent_bytes.get()
     }
 
     fn block(&self, size_bytes: usize) -> Option<Block> {
@@ -170,8 +179,8 @@ impl Buffer {
     /// Ends writing: the first `length_bytes` become an immutable, shareable slice.
     pub fn freeze(self, length_bytes: usize) -> Slice {
         assert!(length_bytes <= self.0.size_bytes);
-        let appendable = Appendable { block: self.0, length: Cell::new(length_bytes) };
-        Slice { owner: Rc::new(appendable), start: 0, length: length_bytes }
+        let appendable = Appendable::new(self.0, length_bytes);
+        Slice { owner: Rc::new(appendable), start: 0, length: length_bytes, is_lent: false }
     }
 }
 
@@ -199,6 +208,27 @@ impl fmt::Debug for Buffer {
 struct Appendable {
     block: Block,
     length: Cell<usize>,
+    lent_count: Cell<usize>,
+}
+
+impl Appendable {
+    fn new(block: Block, length: usize) -> Appendable {
+        Appendable { block, length: Cell::new(length), lent_count: Cell::new(0) }
+    }
+
+    fn lend(&self) {
+        if self.lent_count.replace(self.lent_count.get() + 1) == 0 {
+            let lent_bytes = &self.block.pool.lent_bytes;
+            lent_bytes.set(lent_bytes.get() + self.block.size_bytes);
+        }
+    }
+
+    fn take_back(&self) {
+        if self.lent_count.replace(self.lent_count.get() - 1) == 1 {
+            let lent_bytes = &self.block.pool.lent_bytes;
+            lent_bytes.set(lent_bytes.get() - self.block.size_bytes);
+        }
+    }
 }
 
 /// Shared memory that is only ever appended to. Clones are the same buffer.
@@ -255,14 +285,14 @@ impl AppendBuffer {
     /// A view of `range`, which must lie below the length.
     pub fn slice(&self, range: Range<usize>) -> Slice {
         assert!(range.start <= range.end && range.end <= self.len(), "{range:?} of {}", self.len());
-        Slice { owner: self.0.clone(), start: range.start, length: range.len() }
+        Slice { owner: self.0.clone(), start: range.start, length: range.len(), is_lent: false }
     }
 
     /// A view for the disk that may reach above the length, into padding made by [`pad`](Self::pad). The owner must
     /// not append into it while it is in use.
     pub fn slice_padded(&self, range: Range<usize>) -> Slice {
         assert!(range.start <= range.end && range.end <= self.capacity());
-        Slice { owner: self.0.clone(), start: range.start, length: range.len() }
+        Slice { owner: self.0.clone(), start: range.start, length: range.len(), is_lent: false }
     }
 }
 
@@ -273,11 +303,29 @@ impl fmt::Debug for AppendBuffer {
 }
 
 /// A counted view of bytes that do not change any more.
-#[derive(Clone)]
 pub struct Slice {
     owner: Rc<Appendable>,
     start: usize,
     length: usize,
+    is_lent: bool,
+}
+
+impl Clone for Slice {
+    fn clone(&self) -> Slice {
+        let &Slice { ref owner, start, length, is_lent } = self;
+        if is_lent {
+            owner.lend();
+        }
+        Slice { owner: owner.clone(), start, length, is_lent }
+    }
+}
+
+impl Drop for Slice {
+    fn drop(&mut self) {
+        if self.is_lent {
+            self.owner.take_back();
+        }
+    }
 }
 
 impl Slice {
@@ -302,7 +350,20 @@ impl Slice {
     /// A part of this slice.
     pub fn slice(&self, range: Range<usize>) -> Slice {
         assert!(range.start <= range.end && range.end <= self.length);
-        Slice { owner: self.owner.clone(), start: self.start + range.start, length: range.len() }
+        Slice { owner: self.owner.clone(), start: self.start + range.start, length: range.len(), is_lent: false }
+    }
+
+    /// The same view, counted as waiting for somebody outside until it and its clones are gone.
+    pub fn lend(mut self) -> Slice {
+        if !std::mem::replace(&mut self.is_lent, true) {
+            self.owner.lend();
+        }
+        self
+    }
+
+    /// Bytes of memory that lending it would add to what is lent.
+    pub fn lending_bytes(&self) -> usize {
+        if self.owner.lent_count.get() == 0 { self.owner.block.size_bytes } else { 0 }
     }
 }
 
@@ -344,6 +405,23 @@ mod tests {
         let buffer = pool.take(SIZE_MAX_BYTES + 1).expect("within the budget");
         assert_eq!(buffer.len(), SIZE_MAX_BYTES + ALIGN_BYTES);
         assert_eq!(buffer.as_ptr() as usize % ALIGN_BYTES, 0);
+    }
+
+    #[test]
+    fn lent_memory_is_counted_once_for_each_block_until_the_last_slice_is_gone() {
+        let pool = Pool::new(MIB);
+        let buffer = pool.take_append(64 * KIB).expect("within the budget");
+        buffer.append(&[7; 100]);
+        let (first, second) = (buffer.slice(0..10), buffer.slice(50..60).lend());
+        assert_eq!((pool.lent_bytes(), first.lending_bytes()), (64 * KIB, 0));
+        let (first, copy) = (first.lend().lend(), second.clone());
+        let other = pool.take(4 * KIB).expect("within the budget").freeze(4);
+        assert_eq!(other.lending_bytes(), 4 * KIB);
+        assert_eq!(other.lend().slice(0..2).len(), 2, "a part that is not lent itself");
+        drop((second, first));
+        assert_eq!(pool.lent_bytes(), 64 * KIB);
+        drop(copy);
+        assert_eq!((pool.lent_bytes(), pool.used_bytes()), (0, 64 * KIB));
     }
 
     #[test]

@@ -24,6 +24,22 @@ pub const COLD_DECODED_SIZE_BYTES_MAX: usize = 32 * MIB;
 /// Requests of one connection that may be under way: a client that pipelines deeper waits in its socket.
 pub const CONNECTION_REQUEST_COUNT_MAX: usize = 1024;
 
+/// One part in so many of a shard's memory is what answers may hold together until their clients have taken them:
+/// receiving may take two of these parts, so one is always left for what is being appended and read.
+pub const ANSWERS_POOL_SHARE: usize = 4;
+
+/// Where half of that is taken, an answer may take one part in so many of the rest. A thousand clients that stop
+/// reading in the middle of an answer leave some, and an answer is still some KiB.
+pub const ANSWER_COUNT_WHERE_SHORT: usize = 128;
+
+/// Fetches that wait may take one part in so many of the size of a shard's memory, beside it. A long poll of every
+/// connection fits, and some tens of consumers of thousands of partitions.
+pub const FETCH_TASKS_POOL_SHARE: usize = 8;
+
+/// Partitions that the fetch sessions of one shard may name together, 200 bytes each: 50 MiB. Kafka's thousand
+/// sessions of 250 partitions.
+pub const SESSIONS_PARTITION_COUNT_MAX: usize = 256 * 1024;
+
 /// Messages that may wait in one shard's mailbox from one other. A full one makes the sender wait, so it must hold
 /// a burst: one per partition of a large topic.
 pub const MAILBOX_DEPTH_MAX: usize = 16 * 1024;

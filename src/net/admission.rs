@@ -1,4 +1,4 @@
-//! Who may come in, and how much memory receiving may take.
+//! Who may come in, how much memory receiving may take, and how much answers do.
 
 use crate::base::units::MIB;
 
@@ -12,12 +12,13 @@ pub struct Admission {
     connection_count_max: usize,
     receive_bytes: usize,
     receive_bytes_max: usize,
+    answer_bytes: u64,
 }
 
 impl Admission {
     /// At most `connection_count_max` connections whose receive buffers hold at most `receive_bytes_max` together.
     pub fn new(connection_count_max: usize, receive_bytes_max: usize) -> Admission {
-        Admission { connection_count: 0, connection_count_max, receive_bytes: 0, receive_bytes_max }
+        Admission { connection_count: 0, connection_count_max, receive_bytes: 0, receive_bytes_max, answer_bytes: 0 }
     }
 
     /// Counts a new connection, or says that there are enough.
@@ -62,6 +63,16 @@ impl Admission {
     /// Receive memory now.
     pub fn receive_bytes(&self) -> usize {
         self.receive_bytes
+    }
+
+    /// Answers of a connection that held `before_bytes` of memory of their own now hold `now_bytes`.
+    pub fn recount_answers(&mut self, before_bytes: u64, now_bytes: u64) {
+        self.answer_bytes = self.answer_bytes - before_bytes + now_bytes;
+    }
+
+    /// Memory of their own that answers hold now. What they refer to elsewhere is not counted here.
+    pub fn answer_bytes(&self) -> u64 {
+        self.answer_bytes
     }
 
     /// The greatest frame that there can be room for.

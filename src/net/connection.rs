@@ -43,6 +43,11 @@ const RECEIVE_BYTES_PER_SECOND_MIN: u64 = 32 * KIB as u64;
 /// The slowest receiver that is still served, by what one send holds; with the patience for each it is far less.
 const SEND_BYTES_PER_SECOND_MIN: u64 = 128 * KIB as u64;
 
+/// A client that has taken nothing for this long is in the way where memory for answers is short.
+const STALL_MAX: Duration = Duration::from_secs(2);
+/// And this much longer for what one send holds.
+const STALL_BYTES_PER_SECOND_MIN: u64 = MIB as u64;
+
 /// Bytes of a frame's content that tell how large it may be.
 pub const FRAME_START_SIZE: usize = 2;
 
@@ -64,6 +69,8 @@ pub enum CloseReason {
     Malformed(&'static str),
     /// The client does not take its responses.
     SendTimeout,
+    /// The client does not take its responses, and others need the memory.
+    NotTaken,
     /// The client has sent the beginning of a frame and not the rest.
     ReceiveTimeout,
     /// Nothing was asked for `connections.max.idle.ms`.
@@ -93,6 +100,9 @@ impl fmt::Display for CloseReason {
             }
             CloseReason::Malformed(what) => write!(f, "malformed request: {what}"),
             CloseReason::SendTimeout => write!(f, "the client did not take its responses in time"),
+            CloseReason::NotTaken => {
+                write!(f, "the client did not take its responses while memory for responses was short")
+            }
             CloseReason::ReceiveTimeout => write!(f, "the client did not send the rest of its request in time"),
             CloseReason::Idle => write!(f, "idle for connections.max.idle.ms"),
             CloseReason::NoMemory => write!(f, "no memory left for its request"),
@@ -181,6 +191,10 @@ pub struct Connection {
     /// There are answers to be sent when the turn ends.
     awaits_flush: bool,
     send_deadline: Option<Monotonic>,
+    /// When the client last took something, or a send was begun.
+    taken_at: Monotonic,
+    /// What its answers are counted as.
+    answer_bytes: u64,
     active_at: Monotonic,
     patience: Duration,
     // Since when a frame is being received whose end has not come.
@@ -226,6 +240,8 @@ impl Connection {
             send: SendChain::default(),
             awaits_flush: false,
             send_deadline: None,
+            taken_at: now,
+            answer_bytes: 0,
             active_at: now,
             patience: patience.min(PATIENCE_MAX),
             frame_since: None,
@@ -268,6 +284,39 @@ impl Connection {
     pub fn is_saturated(&self) -> bool {
         let answered_bytes = self.queue.ready_bytes() + self.send.pending_bytes() + self.expected_bytes;
         self.queue.len() >= CONNECTION_REQUEST_COUNT_MAX || answered_bytes > SEND_PENDING_BYTES_MAX
+    }
+
+    /// True if the client must take answers before more is done for it: always if it is saturated, and where memory
+    /// for answers is short if there are any.
+    pub fn must_take_first(&self, is_short: bool) -> bool {
+        self.is_saturated() || (is_short && self.has_unsent())
+    }
+
+    /// True if there are answers that it has not taken.
+    fn has_unsent(&self) -> bool {
+        self.send.pending_bytes() > 0 || self.queue.ready_bytes() > 0
+    }
+
+    /// Requests that are not answered, or whose answers wait for an earlier one.
+    pub fn request_count(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// Counts the memory that its answers hold now. After everything that changes it.
+    pub fn recount(&mut self, admission: &mut Admission) {
+        let bytes = self.queue.owned_bytes() + self.send.owned_bytes();
+        admission.recount_answers(std::mem::replace(&mut self.answer_bytes, bytes), bytes);
+    }
+
+    /// Memory of any kind that is held until the client takes what it was sent.
+    pub fn unsent_memory_bytes(&self) -> u64 {
+        self.queue.owned_bytes() + self.send.memory_bytes()
+    }
+
+    /// Since when the client has taken nothing, if that is long for what it was sent.
+    pub fn stalled_since(&self, now: Monotonic) -> Option<Monotonic> {
+        let patience = STALL_MAX + time_of(self.send.under_way_bytes(), STALL_BYTES_PER_SECOND_MIN);
+        (self.send_deadline.is_some() && now > self.taken_at + patience).then_some(self.taken_at)
     }
 
     /// An answer of about `bytes` is being read.
@@ -462,6 +511,7 @@ impl Connection {
         if !self.send.is_busy() {
             self.send_deadline = None;
         } else if progress || !was_busy {
+            self.taken_at = now;
             self.send_deadline =
                 Some(now + self.patience + time_of(self.send.under_way_bytes(), SEND_BYTES_PER_SECOND_MIN));
         }
@@ -482,10 +532,10 @@ impl Connection {
         if self.closing.is_some() {
             return self.send.abandon();
         }
-        let deadline = self.send_deadline;
+        let before = (self.send_deadline, self.taken_at);
         self.pump(io, true, now);
         if !progress {
-            self.send_deadline = deadline;
+            (self.send_deadline, self.taken_at) = before;
         }
     }
 
@@ -553,6 +603,7 @@ impl Connection {
         self.input = None;
         admission.release(self.reserved_bytes);
         self.reserved_bytes = 0;
+        admission.recount_answers(std::mem::take(&mut self.answer_bytes), 0);
     }
 
     fn op(&self, number: u64) -> Token {

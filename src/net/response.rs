@@ -25,6 +25,8 @@ pub struct Gap {
 /// Bytes that a response refers to.
 #[derive(Debug)]
 pub enum Content {
+    /// Memory of its own.
+    Owned(Vec<u8>),
     /// Memory that others use as well.
     Memory(Slice),
     /// A range of a file that goes to the socket without passing user space.
@@ -42,6 +44,7 @@ impl Content {
     /// How many bytes it stands for.
     pub fn length_bytes(&self) -> u64 {
         match self {
+            Content::Owned(bytes) => bytes.len() as u64,
             Content::Memory(slice) => slice.len() as u64,
             Content::File { length_bytes, .. } => *length_bytes,
         }
@@ -52,6 +55,15 @@ impl Response {
     /// How many bytes it is, gaps included.
     pub fn length_bytes(&self) -> u64 {
         self.bytes.len() as u64 + self.gaps.iter().map(|gap| gap.content.length_bytes()).sum::<u64>()
+    }
+
+    /// How many of them are memory of its own.
+    pub fn owned_bytes(&self) -> u64 {
+        let owned = |gap: &Gap| match &gap.content {
+            Content::Owned(bytes) => bytes.len() as u64,
+            Content::Memory(_) | Content::File { .. } => 0,
+        };
+        self.bytes.len() as u64 + self.gaps.iter().map(owned).sum::<u64>()
     }
 }
 
@@ -78,6 +90,7 @@ pub struct ResponseQueue {
     slots: VecDeque<Slot>,
     first: u64,
     ready_bytes: u64,
+    owned_bytes: u64,
 }
 
 impl ResponseQueue {
@@ -104,6 +117,7 @@ impl ResponseQueue {
         let slot = &mut self.slots[index];
         assert!(matches!(slot, Slot::Waiting), "request {number} was answered twice");
         self.ready_bytes += response.as_ref().map_or(0, Response::length_bytes);
+        self.owned_bytes += response.as_ref().map_or(0, Response::owned_bytes);
         *slot = response.map_or(Slot::Silent, Slot::Ready);
     }
 
@@ -116,6 +130,7 @@ impl ResponseQueue {
             self.first += 1;
             if let Some(Slot::Ready(response)) = self.slots.pop_front() {
                 self.ready_bytes -= response.length_bytes();
+                self.owned_bytes -= response.owned_bytes();
                 return Some(response);
             }
         }
@@ -124,6 +139,11 @@ impl ResponseQueue {
     /// Bytes of answers whose turn has not come.
     pub fn ready_bytes(&self) -> u64 {
         self.ready_bytes
+    }
+
+    /// How many of them are memory of their own.
+    pub fn owned_bytes(&self) -> u64 {
+        self.owned_bytes
     }
 
     /// Requests without an answer that was handed over for sending.

@@ -40,12 +40,22 @@ pub struct SendChain {
     items: VecDeque<Item>,
     pending_bytes: u64,
     under_way_bytes: u64,
+    /// Memory of the chain's own, that of the operation under way included.
+    owned_bytes: u64,
+    owned_under_way_bytes: u64,
     state: State,
 }
 
 impl Default for SendChain {
     fn default() -> SendChain {
-        SendChain { items: VecDeque::new(), pending_bytes: 0, under_way_bytes: 0, state: State::Idle }
+        SendChain {
+            items: VecDeque::new(),
+            pending_bytes: 0,
+            under_way_bytes: 0,
+            owned_bytes: 0,
+            owned_under_way_bytes: 0,
+            state: State::Idle,
+        }
     }
 }
 
@@ -66,11 +76,16 @@ impl SendChain {
             if length == 0 {
                 continue;
             }
-            self.pending_bytes += length;
-            self.items.push_back(match gap.content {
+            let item = match gap.content {
+                Content::Owned(bytes) => {
+                    self.push_bytes(bytes);
+                    continue;
+                }
                 Content::Memory(slice) => Item::Memory(slice),
                 Content::File { file, position, length_bytes } => Item::File { file, position, length_bytes },
-            });
+            };
+            self.pending_bytes += length;
+            self.items.push_back(item);
         }
         if from < bytes.len() {
             self.push_bytes(bytes[from..].to_vec());
@@ -82,6 +97,7 @@ impl SendChain {
             return;
         }
         self.pending_bytes += bytes.len() as u64;
+        self.owned_bytes += bytes.len() as u64;
         match self.items.back_mut() {
             Some(Item::Bytes(last)) if last.len() + bytes.len() <= JOIN_SIZE_BYTES_MAX => {
                 if last.capacity() < last.len() + bytes.len() {
@@ -97,6 +113,21 @@ impl SendChain {
     /// Bytes handed to the chain and not yet known to be sent.
     pub fn pending_bytes(&self) -> u64 {
         self.pending_bytes
+    }
+
+    /// Memory of the chain's own: responses and what was copied, not slices of memory that others use.
+    pub fn owned_bytes(&self) -> u64 {
+        self.owned_bytes
+    }
+
+    /// Memory of any kind that is held until it is sent.
+    pub fn memory_bytes(&self) -> u64 {
+        let slices = self.items.iter().map(|item| match item {
+            Item::Memory(slice) => slice.len() as u64,
+            Item::Bytes(_) | Item::File { .. } => 0,
+        });
+        let sending = if self.state == State::Sending { self.under_way_bytes } else { 0 };
+        self.owned_bytes + slices.sum::<u64>() + sending
     }
 
     /// True while an operation is under way.
@@ -128,7 +159,10 @@ impl SendChain {
                     && gather.remaining_bytes() < TRANSFER_SIZE_BYTES_MAX as usize
                 {
                     match self.items.pop_front() {
-                        Some(Item::Bytes(bytes)) => gather.push(Piece::Owned(bytes)),
+                        Some(Item::Bytes(bytes)) => {
+                            self.owned_under_way_bytes += bytes.len() as u64;
+                            gather.push(Piece::Owned(bytes));
+                        }
                         Some(Item::Memory(slice)) => gather.push(Piece::Shared(slice)),
                         Some(file @ Item::File { .. }) => {
                             self.items.push_front(file);
@@ -155,6 +189,7 @@ impl SendChain {
         self.state = State::Idle;
         self.pending_bytes -= bytes as u64;
         if gather.is_empty() {
+            self.owned_bytes -= std::mem::take(&mut self.owned_under_way_bytes);
             self.start(io, token, socket);
         } else {
             self.state = State::Sending;
@@ -184,6 +219,6 @@ impl SendChain {
     pub fn abandon(&mut self) {
         self.state = State::Idle;
         self.items.clear();
-        self.pending_bytes = 0;
+        (self.pending_bytes, self.owned_bytes, self.owned_under_way_bytes) = (0, 0, 0);
     }
 }

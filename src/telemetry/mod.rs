@@ -58,6 +58,10 @@ counters! {
     fetch_bytes_copy,
     /// Fetches that waited for data.
     fetch_waits,
+    /// Fetches that had to wait because too many others waited for data.
+    fetch_held,
+    /// Requests that had to wait because answers that nobody took held the memory for answers.
+    room_waits,
     /// Messages sent to other shards.
     mailbox_messages,
     /// Bytes of record batches in those messages: none, ever.

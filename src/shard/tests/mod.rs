@@ -11,6 +11,7 @@
 //! | [`fetching`] | long polls and sessions |
 //! | [`faults`] | full and failing disks |
 //! | [`hostile`] | clients that misbehave |
+//! | [`memory`] | what clients hold together |
 //! | [`workload`] | everything at once, by the seed |
 //!
 //! Every failure names its seed, and a seed gives one history.
@@ -21,6 +22,7 @@ mod faults;
 mod fetching;
 mod hostile;
 mod load;
+mod memory;
 mod node;
 mod routing;
 mod topics;
