@@ -16,6 +16,7 @@
 //! | [`io`] | the `Io` trait, operations, buffers, the ring and the simulated world | offsets, APIs |
 //! | [`net`] | connection, response queue, send chain, admission | which API a frame is |
 //! | [`storage`] | log, segment, appender, reader, indexes, recovery, retention, layout | wire versions, error codes, cores |
+//! | [`coordinator`] | groups, committed offsets and their records: pure | the log, connections, clocks |
 //! | [`controller`] | metadata image, records, apply, placement, topics, snapshot | sockets, wire versions |
 //! | [`handlers`] | one file per API or family, waiters; the only place where wire types meet the domain | rings |
 //! | [`shard`] | event loop, mailboxes, metadata log, clean stop, node, threads, stall watch | what a request means |
@@ -32,6 +33,7 @@ pub mod bench;
 pub mod cli;
 pub mod client;
 pub mod controller;
+pub mod coordinator;
 pub mod doc;
 pub mod handlers;
 #[allow(unsafe_code)]
