@@ -1,0 +1,213 @@
+//! Records of coordinators into the logs of their partitions, and what follows.
+//!
+//! 1. [`Broker::coordinator_append`] queues the records of one change with its [`Continuation`].
+//! 2. At the end of the turn the queues become batches, one for each partition, which share the writes of the turn.
+//!    A log that is not ready (its directory or space is being made, memory is short) is tried again when something
+//!    has completed; a write that waits for longer than `offsets.commit.timeout.ms` is refused.
+//! 3. When the high watermark has passed a batch its continuations are followed in order.
+//!
+//! A change is never divided over two batches.
+
+use std::time::Duration;
+
+use super::HostState;
+use super::forget::Forget;
+use crate::base::time::Monotonic;
+use crate::coordinator::OFFSETS_TOPIC;
+use crate::coordinator::records::Record;
+use crate::handlers::broker::Broker;
+use crate::handlers::deadlines::Deadline;
+use crate::handlers::located::Located;
+use crate::io::Io;
+use crate::model::batch::Header;
+use crate::model::builder::BatchBuilder;
+use crate::model::compression::Codec;
+use crate::model::id::{Offset, PartitionIndex};
+use crate::model::limits::{COORDINATOR_BATCH_SIZE_BYTES_MAX, COORDINATOR_QUEUE_SIZE_BYTES_MAX};
+use crate::protocol::Topic;
+use crate::protocol::error::ErrorCode;
+use crate::storage::{AppendError, State};
+
+/// What a record takes in a batch beside key and value, at most: lengths, deltas, attributes.
+const RECORD_OVERHEAD_BYTES: usize = 24;
+
+/// What is to be done when a change is durable, or was refused: one variant for each kind of change.
+#[derive(Debug)]
+pub(in crate::handlers) enum Continuation {
+    /// Offsets are forgotten whose topics are gone.
+    Forget(Forget),
+}
+
+impl Continuation {
+    /// Groups and partitions of `topic` for which this brings a committed offset.
+    pub(super) fn commits_of(&self, _topic: &str) -> Vec<(Box<str>, PartitionIndex)> {
+        match self {
+            Continuation::Forget(_) => Vec::new(),
+        }
+    }
+}
+
+/// A change that is not in the log yet.
+#[derive(Debug)]
+pub(super) struct Queued {
+    records: Vec<Record>,
+    size_bytes: usize,
+    pub then: Continuation,
+    deadline: Monotonic,
+}
+
+/// A change that is in the log and not durable yet.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    /// It is durable when the high watermark has come here.
+    end: Offset,
+    pub then: Continuation,
+}
+
+impl<I: Io> Broker<I> {
+    /// Writes the records of one change of the group state in partition `index`. `then` is followed when they are
+    /// durable, or at once or later with the reason why they are not. Without records it is followed when everything
+    /// that was written before is durable.
+    pub(in crate::handlers) fn coordinator_append(
+        &mut self,
+        index: PartitionIndex,
+        records: Vec<Record>,
+        then: Continuation,
+    ) {
+        let timeout = Duration::from_millis(self.options.config.offsets_commit_timeout_ms);
+        let deadline = self.now.monotonic + timeout;
+        let size_bytes = records.iter().map(|record| record.size_bytes() + RECORD_OVERHEAD_BYTES).sum();
+        let refused = match self.coordinator.partitions.get_mut(&index) {
+            None => ErrorCode::NotCoordinator,
+            Some(hosted) => match hosted.check_active() {
+                Err(error) => error,
+                Ok(()) => {
+                    let is_full = hosted.queued_size_bytes + size_bytes > COORDINATOR_QUEUE_SIZE_BYTES_MAX;
+                    if hosted.queued.is_empty() || !is_full {
+                        hosted.queued_size_bytes += size_bytes;
+                        hosted.queued.push_back(Queued { records, size_bytes, then, deadline });
+                        self.coordinator.ready.insert(index);
+                        return;
+                    }
+                    ErrorCode::CoordinatorNotAvailable
+                }
+            },
+        };
+        self.follow(index, then, Err(refused));
+    }
+
+    /// Does what a change was made for.
+    pub(super) fn follow(&mut self, index: PartitionIndex, then: Continuation, result: Result<(), ErrorCode>) {
+        match then {
+            Continuation::Forget(forget) => self.forgotten(index, forget, result),
+        }
+    }
+
+    /// Gives what is queued to the logs.
+    pub(super) fn flush_coordinators(&mut self) {
+        for index in std::mem::take(&mut self.coordinator.ready) {
+            while self.flush_coordinator(index) {}
+        }
+    }
+
+    /// Appends one batch of what is queued for a partition. True if more may be tried at once.
+    fn flush_coordinator(&mut self, index: PartitionIndex) -> bool {
+        let now = self.now;
+        let Some(hosted) = self.coordinator.partitions.get(&index) else { return false };
+        if hosted.state != HostState::Active || hosted.queued.is_empty() {
+            return false;
+        }
+        let (mut count, mut size_bytes) = (0, 0);
+        let mut builder = BatchBuilder::new(Codec::None);
+        for queued in &hosted.queued {
+            if !builder.is_empty() && size_bytes + queued.size_bytes > COORDINATOR_BATCH_SIZE_BYTES_MAX {
+                break;
+            }
+            count += 1;
+            size_bytes += queued.size_bytes;
+            for record in &queued.records {
+                builder.push(now.wall, Some(&record.key), record.value.as_deref(), &[]);
+            }
+        }
+        let Located::Here(slot) = self.locate(Topic::Name(OFFSETS_TOPIC), index) else {
+            self.fail_coordinator(index, ErrorCode::NotCoordinator);
+            return false;
+        };
+        let is_taken = self.partitions.get_mut(slot).log.state() == State::Absent && self.is_directory_taken(slot);
+        let log = &mut self.partitions.get_mut(slot).log;
+        let appended = if builder.is_empty() {
+            Ok(log.log_end())
+        } else if is_taken {
+            Err(AppendError::NotReady)
+        } else {
+            let mut batch = builder.build();
+            let header = Header::parse(&batch).expect("it was just built");
+            let appended = log.append(&mut self.io, &mut batch, &header, now).map(|appended| appended.end);
+            self.mark_dirty(slot);
+            appended
+        };
+        let error = match appended {
+            Ok(end) => {
+                let hosted = self.coordinator.partitions.get_mut(&index).expect("it was there");
+                hosted.queued_size_bytes -= size_bytes;
+                hosted.waiting.extend(hosted.queued.drain(..count).map(|queued| Waiting { end, then: queued.then }));
+                self.follow_durable(index, slot);
+                return true;
+            }
+            Err(AppendError::NotReady | AppendError::NoMemory) => {
+                self.coordinator.stuck.insert(index);
+                return false;
+            }
+            Err(AppendError::DiskFull) => ErrorCode::CoordinatorNotAvailable,
+            Err(AppendError::TooLarge) => ErrorCode::UnknownServerError,
+            Err(AppendError::Offline(_) | AppendError::Closed) => ErrorCode::NotCoordinator,
+        };
+        self.refuse_queued(index, count, error);
+        true
+    }
+
+    /// The high watermark of the partition in `slot` has moved: what it has passed is followed.
+    pub(in crate::handlers) fn follow_durable(&mut self, index: PartitionIndex, slot: u32) {
+        let high_watermark = self.partitions.get_mut(slot).log.high_watermark();
+        while let Some(hosted) = self.coordinator.partitions.get_mut(&index)
+            && let Some(waiting) = hosted.waiting.pop_front_if(|waiting| waiting.end <= high_watermark)
+        {
+            self.follow(index, waiting.then, Ok(()));
+        }
+    }
+
+    /// Something has completed: logs that were not ready may be.
+    pub(in crate::handlers) fn retry_coordinators(&mut self) {
+        let host = &mut self.coordinator;
+        host.ready.append(&mut host.stuck);
+    }
+
+    /// Refuses what has waited for too long to get into the log.
+    pub(super) fn refuse_late_writes(&mut self) {
+        let now = self.now.monotonic;
+        let late = self.coordinator.partitions.iter().filter_map(|(index, hosted)| {
+            let count = hosted.queued.iter().take_while(|queued| queued.deadline <= now).count();
+            (count > 0).then_some((*index, count))
+        });
+        for (index, count) in late.collect::<Vec<_>>() {
+            tracing::warn!(partition = index.0, count, "group changes waited too long for the offsets topic's log");
+            self.refuse_queued(index, count, ErrorCode::CoordinatorNotAvailable);
+        }
+    }
+
+    fn refuse_queued(&mut self, index: PartitionIndex, count: usize, error: ErrorCode) {
+        let hosted = self.coordinator.partitions.get_mut(&index).expect("something is queued there");
+        let refused: Vec<Queued> = hosted.queued.drain(..count).collect();
+        for queued in refused {
+            if let Some(hosted) = self.coordinator.partitions.get_mut(&index) {
+                hosted.queued_size_bytes = hosted.queued_size_bytes.saturating_sub(queued.size_bytes);
+            }
+            self.follow(index, queued.then, Err(error));
+        }
+    }
+
+    /// The next turn comes at once.
+    pub(super) fn coordinate_soon(&mut self) {
+        self.deadlines.push(self.now.monotonic, Deadline::Coordinator);
+    }
+}
