@@ -186,14 +186,15 @@ fn the_answer_to_an_unknown_version_of_api_versions_is_golden() {
     let mut frame = Vec::new();
     encode_unsupported_api_versions(&mut frame, 7);
     let expected = concat!(
-        "00000064",
+        "0000006a",
         "00000007",
         "0023",
-        "0000000f",
+        "00000010",
         "00000000000d",
         "000100040012",
         "00020001000b",
         "00030000000d",
+        "000a00000006",
         "001200000004",
         "001300020007",
         "001400010006",

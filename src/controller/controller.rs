@@ -23,6 +23,7 @@ use crate::base::rng::Rng;
 use crate::controller::configs::{ConfigChange, judge_alteration};
 use crate::controller::growth::{MorePartitions, judge_growth};
 use crate::controller::image::{ClusterId, Image};
+use crate::controller::internal::{internal_topic, with_internal_settings};
 use crate::controller::records::{DATA_FORMAT, ProducerIdBlock, Record};
 use crate::controller::topics::{
     CreatedTopic, DeletedTopicRef, NewTopic, TopicError, TopicRef, check_name, judge_creation, judge_deletion,
@@ -307,6 +308,7 @@ impl<T> Controller<T> {
                 }
                 continue;
             }
+            let topic = with_internal_settings(&self.config, topic);
             let result = self.create_topic(&topic, trial.as_mut());
             results.push((topic.name, result));
         }
@@ -347,6 +349,9 @@ impl<T> Controller<T> {
     fn auto_create_topic(&mut self, name: &str) -> Result<TopicId, TopicError> {
         if let Some(topic) = self.tip.topic_by_name(name) {
             return Ok(topic.id);
+        }
+        if let Some(internal) = internal_topic(&self.config, name) {
+            return self.create_topic(&internal, None).map(|created| created.id);
         }
         check_name(name)?;
         if !self.config.auto_create_topics_enable {

@@ -15,6 +15,7 @@ pub mod configs;
 pub mod controller;
 pub mod growth;
 pub mod image;
+pub mod internal;
 mod map;
 pub mod placement;
 pub mod records;

@@ -32,6 +32,7 @@ impl<I: Io> Broker<I> {
     pub fn apply_image(&mut self, image: Arc<Image>) {
         let before = std::mem::replace(&mut self.image, image.clone());
         self.reconfigure(&before);
+        self.open_coordinators();
         self.removals.left.retain(|id, left| *left > 0 || image.is_deleted(*id));
         for (id, deleted) in image.deleted_topics() {
             if self.removals.left.contains_key(&id) {
@@ -44,6 +45,7 @@ impl<I: Io> Broker<I> {
                 })
                 .collect();
             self.removals.left.insert(id, slots.len());
+            self.forget_topic(id, &deleted.name);
             if slots.is_empty() {
                 self.tell_removed(id);
             }
@@ -62,7 +64,11 @@ impl<I: Io> Broker<I> {
         self.image.deleted_topics().any(|(_, deleted)| deleted.name == *topic)
     }
 
-    fn tell_removed(&mut self, topic: TopicId) {
+    /// Tells the controller that nothing of a deleted topic is left here, unless offsets committed for it are.
+    pub(super) fn tell_removed(&mut self, topic: TopicId) {
+        if !self.is_cleared(topic) {
+            return;
+        }
         let removed = Event::DirectoriesRemoved { shard: self.shard, topic };
         self.outbox.push((CONTROLLER, Message::Ask(removed)));
     }

@@ -11,6 +11,7 @@ use rustc_hash::FxHashMap;
 use super::apply::Removals;
 use super::bus::{CONTROLLER, Message, Waiting};
 use super::call::RequestInfo;
+use super::coordinator::CoordinatorHost;
 use super::deadlines::{Deadline, Deadlines};
 use super::endpoints::Endpoints;
 use super::fetch_session::FetchSessions;
@@ -83,6 +84,7 @@ pub struct Broker<I: Io> {
     pub(super) waiting: Waiting,
     pub(super) deadlines: Deadlines,
     pub(super) producer_ids: ProducerIdBlock,
+    pub(super) coordinator: CoordinatorHost,
     /// Partitions whose first append waits for its record, gathered in this turn.
     pub(super) materialized: Vec<TopicIdPartition>,
     pub(super) removals: Removals,
@@ -137,6 +139,7 @@ impl<I: Io> Broker<I> {
             Kind::Log => self.log_completed(parts.index, parts.generation, completion),
             Kind::Fetch => self.fetch_completed(parts.index, parts.generation, completion),
             Kind::Lookup => self.lookup_completed(parts.index, completion),
+            Kind::Coordinator => self.load_completed(parts.index, parts.generation, completion),
             Kind::Removal => self.removal_completed(parts.index, completion),
             Kind::Metadata => panic!("the metadata log's operations are the controller's"),
         }
@@ -148,8 +151,11 @@ impl<I: Io> Broker<I> {
             match deadline {
                 Deadline::Fetch { index, generation } => self.fetch_waited(index, generation),
                 Deadline::Held(id) => self.look_at_parked(id),
+                // The turn is what it asked for.
+                Deadline::Coordinator => {}
             }
         }
+        self.coordinate();
         // Writes go first: the disk works while answers are being sent.
         self.commit_dirty();
         self.record_materialized();
@@ -169,6 +175,7 @@ impl<I: Io> Broker<I> {
         let now = self.now.monotonic;
         self.sweep_connections(Monotonic(now.0.saturating_sub(QUIET.as_nanos() as u64)));
         self.close_stalled();
+        self.tend_coordinators();
         let retention = Duration::from_millis(self.options.config.log_retention_check_interval_ms);
         if now.since(self.tended_at) >= TEND.min(retention) && !self.is_stopping {
             self.tended_at = now;

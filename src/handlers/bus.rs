@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 
-use kafka_protocol::messages::{MetadataRequest, TopicName};
+use kafka_protocol::messages::{FindCoordinatorRequest, MetadataRequest, TopicName};
 use rustc_hash::FxHashMap;
 
 use super::alter_configs;
@@ -71,6 +71,8 @@ pub enum Message {
 pub(super) enum Pending {
     /// Answer a Metadata request whose missing topics are being created.
     Metadata(Call, Box<MetadataRequest>),
+    /// Answer a FindCoordinator request whose topic is being created.
+    FindCoordinator(Call, Box<FindCoordinatorRequest>),
     /// Answer a CreateTopics request about these topics.
     CreateTopics(Call, Vec<TopicName>),
     /// Answer a DeleteTopics request about these topics.
@@ -114,6 +116,7 @@ impl<I: Io> Broker<I> {
         match (pending, result) {
             // Whatever became of the missing topics, the image tells.
             (Pending::Metadata(call, request), _) => self.answer_metadata(call, &request),
+            (Pending::FindCoordinator(call, request), _) => self.answer_find_coordinator(call, &request),
             (Pending::CreateTopics(call, _), Ok(Reply::CreateTopics(results))) => self.topics_created(call, results),
             (Pending::CreateTopics(call, names), Err(error)) => {
                 self.topics_not_created(call, names, refusal(&error), &error);

@@ -97,6 +97,10 @@ impl<I: Io> Broker<I> {
                 let request = self.decode(call, body)?;
                 self.delete_topics(call, request);
             }
+            ApiKey::FindCoordinator => {
+                let request = self.decode(call, body)?;
+                self.find_coordinator(call, request);
+            }
             ApiKey::InitProducerId => {
                 let request = self.decode(call, body)?;
                 self.init_producer_id(call, &request);

@@ -22,6 +22,8 @@ pub enum Deadline {
     },
     /// A held request is to be tried again.
     Held(ConnectionId),
+    /// A coordinator goes on.
+    Coordinator,
 }
 
 /// A queue of deadlines, earliest first; equal ones in order of entry, so that runs replay.

@@ -69,6 +69,7 @@ impl<I: Io> Broker<I> {
             self.deadlines.retain(|deadline| match deadline {
                 Deadline::Fetch { index, generation } => fetch_tasks.is_waiting(index, generation),
                 Deadline::Held(id) => parked.contains_key(&id),
+                Deadline::Coordinator => true,
             });
         }
     }

@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::broker::Broker;
+use super::metadata::is_internal;
 use super::partitions::Partition;
 use super::token::{self, Kind};
 use crate::controller::image::TopicImage;
 use crate::io::{Completion, Io};
-use crate::model::configs::{AckAfter as ConfigAckAfter, Prepare, TimestampType, TopicConfig};
+use crate::model::configs::{AckAfter as ConfigAckAfter, CleanupPolicy, Prepare, TimestampType, TopicConfig};
 use crate::model::id::{LeaderEpoch, PartitionIndex, TopicIdPartition};
 use crate::protocol::error::ErrorCode;
 use crate::storage::retention::RetentionPolicy;
@@ -37,10 +38,14 @@ impl<I: Io> Broker<I> {
 
     /// The topic's values. Overrides were checked when they were set.
     pub(super) fn config_of(&self, topic: &TopicImage) -> Arc<TopicConfig> {
-        let config = TopicConfig::resolve(&self.options.config, &topic.configs).unwrap_or_else(|error| {
+        let mut config = TopicConfig::resolve(&self.options.config, &topic.configs).unwrap_or_else(|error| {
             tracing::error!(topic = %topic.name, %error, "the topic's configs do not fit; defaults are used");
             TopicConfig::resolve(&self.options.config, &Default::default()).expect("defaults fit")
         });
+        if is_internal(&topic.name) {
+            // Whatever somebody has set: what groups have committed must not go because it is old.
+            config.cleanup_policy = CleanupPolicy { delete: false, compact: true };
+        }
         Arc::new(config)
     }
 
@@ -94,6 +99,7 @@ impl<I: Io> Broker<I> {
         let events = partition.log.complete(&mut self.io, completion.token, completion.result, now);
         self.react(slot, events);
         self.retry_starved();
+        self.retry_coordinators();
     }
 
     /// Acts on what a log has told.
@@ -105,12 +111,20 @@ impl<I: Io> Broker<I> {
             let id = self.partitions.get_mut(slot).id;
             self.materialized.push(id);
         }
+        let id = self.partitions.get_mut(slot).id;
+        let coordinated = self.coordinated(id);
         if events.offline {
+            if let Some(index) = coordinated {
+                self.fail_coordinator(index, ErrorCode::NotCoordinator);
+            }
             self.refuse_waiting(slot, ErrorCode::KafkaStorageError);
             self.wake_fetches(slot);
         }
         if events.advanced {
             self.acknowledge(slot);
+            if let Some(index) = coordinated {
+                self.follow_durable(index, slot);
+            }
             self.wake_fetches(slot);
         }
         if events.dirty {

@@ -17,6 +17,7 @@ mod authorized;
 pub mod broker;
 pub mod bus;
 pub mod call;
+mod coordinator;
 mod create_partitions;
 mod deadlines;
 mod describe_cluster;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use rustc_hash::FxHashMap;
 
 use super::fetch_tasks::FetchWait;
+use super::metadata::is_internal;
 use super::produce::AckWait;
 use crate::base::time::Monotonic;
 use crate::io::Io;
@@ -23,6 +24,8 @@ pub struct Partition {
     pub topic: Arc<str>,
     /// Its topic's configuration.
     pub config: Arc<TopicConfig>,
+    /// Only the broker itself writes there.
+    pub is_internal: bool,
     /// Its records.
     pub log: Log,
     /// Produce requests that wait for the high watermark, in order of their offsets.
@@ -45,6 +48,7 @@ impl Partition {
     pub fn new(id: TopicIdPartition, topic: Arc<str>, config: Arc<TopicConfig>, log: Log) -> Partition {
         Partition {
             id,
+            is_internal: is_internal(&topic),
             topic,
             config,
             log,

@@ -343,6 +343,10 @@ impl<I: Io> Broker<I> {
         };
         let now = self.now;
         let partition = self.partitions.get_mut(slot);
+        if partition.is_internal {
+            let message = format!("Cannot append to internal topic {}", partition.topic);
+            return refuse(self, ErrorCode::InvalidTopicException, Some(message.into()));
+        }
         let known = checked.filter(|checked| Arc::ptr_eq(&checked.config, &partition.config));
         let header = match known {
             Some(checked) => checked.header,

@@ -6,6 +6,7 @@ use rustc_hash::FxHashMap;
 
 use super::broker::Broker;
 use super::bus::Waiting;
+use super::coordinator::CoordinatorHost;
 use super::deadlines::Deadlines;
 use super::endpoints::Endpoints;
 use super::fetch_session::FetchSessions;
@@ -86,6 +87,7 @@ impl<I: Io> Broker<I> {
             waiting: Waiting::default(),
             deadlines: Deadlines::default(),
             producer_ids: ProducerIdBlock::default(),
+            coordinator: CoordinatorHost::default(),
             materialized: Vec::new(),
             removals: Default::default(),
             resources,
@@ -110,6 +112,7 @@ impl<I: Io> Broker<I> {
             }
         }
         self.remove_left_over();
+        self.open_coordinators();
         recovered
     }
 

@@ -24,12 +24,22 @@ pub enum Kind {
     Lookup,
     /// The metadata log (controller only).
     Metadata,
+    /// A read of a coordinator that loads.
+    Coordinator,
     /// A removal of a deleted partition's files.
     Removal,
 }
 
-const KINDS: [Kind; 7] =
-    [Kind::Accept, Kind::Connection, Kind::Log, Kind::Fetch, Kind::Lookup, Kind::Metadata, Kind::Removal];
+const KINDS: [Kind; 8] = [
+    Kind::Accept,
+    Kind::Connection,
+    Kind::Log,
+    Kind::Fetch,
+    Kind::Lookup,
+    Kind::Metadata,
+    Kind::Removal,
+    Kind::Coordinator,
+];
 
 /// The token of `kind` with its low 8 bits free.
 pub fn base(kind: Kind, index: u32, generation: u16) -> Token {

@@ -60,6 +60,20 @@ pub const PRODUCER_BATCH_COUNT_MAX: usize = 5;
 /// new id for every message must not fill the memory, so the oldest are forgotten: 160 bytes each, 640 KiB.
 pub const PRODUCER_COUNT_MAX: usize = 4096;
 
+/// Bytes of group changes that go into one batch of the offsets topic, unless one change alone is larger: what
+/// consumers of the topic expect of a batch at most (Kafka's `max.message.bytes`).
+pub const COORDINATOR_BATCH_SIZE_BYTES_MAX: usize = MIB;
+
+/// Bytes of group changes of one partition that may wait to get into its log: some batches, for a disk that is slow.
+/// What comes then is refused and tried again by its client. A single change, at most a request, is always taken.
+pub const COORDINATOR_QUEUE_SIZE_BYTES_MAX: usize = 2 * COLD_FRAME_SIZE_BYTES_MAX;
+
+/// Partitions of the offsets topic that a shard reads at once at a start: enough to keep a disk busy.
+pub const COORDINATOR_LOAD_COUNT_MAX: usize = 2;
+
+/// Bytes of one chunk of such a read, unless a batch is larger: some thousand records, a few milliseconds.
+pub const COORDINATOR_LOAD_SIZE_BYTES: u32 = 256 * KIB as u32;
+
 /// Leader epochs that one partition remembers: every start that is followed by an append adds one.
 pub const LEADER_EPOCH_COUNT_MAX: usize = 1024;
 

@@ -71,6 +71,7 @@ apis! {
     Fetch = 1, versions 4 to 18, from 4, flexible 12;
     ListOffsets = 2, versions 1 to 11, from 1, flexible 6;
     Metadata = 3, versions 0 to 13, from 0, flexible 9;
+    FindCoordinator = 10, versions 0 to 6, from 0, flexible 3;
     ApiVersions = 18, versions 0 to 4, from 0, flexible 3;
     CreateTopics = 19, versions 2 to 7, from 2, flexible 5;
     DeleteTopics = 20, versions 1 to 6, from 1, flexible 4;

@@ -9,6 +9,9 @@ use kafka_protocol::messages::*;
 use kafka_protocol::protocol::{Request, StrBytes};
 use uuid::Uuid;
 
+#[path = "samples_offsets.rs"]
+mod offsets;
+
 /// Is shown every sample.
 pub trait Visitor {
     /// A request of `version`.
@@ -40,6 +43,7 @@ pub const RECORDS: &[u8] = b"record bytes are opaque here";
 
 /// Shows every sample of the APIs that are served.
 pub fn visit_served(visitor: &mut impl Visitor) {
+    offsets::visit(visitor);
     for version in 3..=13 {
         visitor.request(version, produce_request(version));
         visitor.response::<ProduceRequest>(version, produce_response(version));

@@ -13,17 +13,6 @@ pub fn visit_later(visitor: &mut impl Visitor) {
     for version in 1..=9 {
         visitor.request(version, offset_fetch_request(version));
     }
-    for version in 0..=6 {
-        let request = FindCoordinatorRequest::default();
-        let request = if version >= 1 { request.with_key_type(1) } else { request };
-        visitor.request(
-            version,
-            match version {
-                ..4 => request.with_key(text("group")),
-                _ => request.with_coordinator_keys(vec![text("group"), text("other")]),
-            },
-        );
-    }
     for version in 0..=9 {
         visitor.request(version, join_group_request(version));
     }

@@ -26,7 +26,8 @@ fn find_coordinator_response(version: i16) -> FindCoordinatorResponse {
     let response = FindCoordinatorResponse::default();
     let response = if version >= 1 { response.with_throttle_time_ms(3) } else { response };
     if version < 4 {
-        let message = (version >= 1).then(|| text("elsewhere"));
+        // Version 0 has no message, which is read as an empty one.
+        let message = Some(text(if version >= 1 { "elsewhere" } else { "" }));
         let response = response.with_error_code(15).with_error_message(message);
         return response.with_node_id(BrokerId(1002)).with_host(text("localhost")).with_port(9093);
     }

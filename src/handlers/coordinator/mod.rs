@@ -106,6 +106,7 @@ impl Hosted {
     }
 }
 
+#[allow(dead_code)] // the handlers of groups and offsets come next
 impl CoordinatorHost {
     /// Every partition that has its coordinator here, in order: for requests about all groups of a broker.
     pub(super) fn partitions(&self) -> impl Iterator<Item = (PartitionIndex, &Hosted)> {
@@ -123,6 +124,7 @@ impl CoordinatorHost {
     }
 }
 
+#[allow(dead_code)]
 impl<I: Io> Broker<I> {
     /// The partition whose coordinator, which is here and active, a group has; else why not.
     pub(super) fn coordinator_of(&self, group: &str) -> Result<PartitionIndex, ErrorCode> {

@@ -12,6 +12,7 @@
 //! | [`faults`] | full and failing disks |
 //! | [`hostile`] | clients that misbehave |
 //! | [`memory`] | what clients hold together |
+//! | [`offsets`] | group coordinators and committed offsets |
 //! | [`workload`] | everything at once, by the seed |
 //!
 //! Every failure names its seed, and a seed gives one history.
@@ -24,6 +25,7 @@ mod hostile;
 mod load;
 mod memory;
 mod node;
+mod offsets;
 mod routing;
 mod topics;
 mod workload;
