@@ -103,7 +103,7 @@ impl MetadataLog {
             match write_snapshot(io, layout, &image) {
                 // Everything below is in the snapshot; the log keeps at least its active segment.
                 Ok(()) => {
-                    let cut = log.delete_records(io, Some(image.version().plus(1)));
+                    let cut = log.delete_records(io, image.version().plus(1));
                     cut.map_err(|cause| error(cause.to_string()))?;
                     settle(io, &mut log, now);
                 }

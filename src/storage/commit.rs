@@ -214,7 +214,8 @@ impl Log {
             return;
         }
         if !self.segments.is_empty()
-            && (self.checkpoints.durable.offset < self.durable.offset || self.checkpoints.log_start < self.log_start)
+            && (self.checkpoints.durable.offset < self.durable.offset
+                || self.checkpoints.log_start < self.next_log_start)
             && !self.close_without_checkpoint
         {
             // One attempt: without a checkpoint the next start scans further, no more.

@@ -38,7 +38,7 @@ pub struct Events {
     pub offline: bool,
     /// There is something to commit: call `commit` at the end of the turn.
     pub dirty: bool,
-    /// A checkpoint became durable; files freed by an advanced log start are being released.
+    /// A checkpoint became durable, and with it the log start that it says; files below that are being released.
     pub checkpointed: bool,
     /// A segment was sealed: retention may have something to free, and the next roll can reuse it.
     pub sealed: bool,

@@ -7,6 +7,7 @@
 //!
 //! Invariants
 //! - `log start <= high watermark <= end`, `durable <= written <= end`.
+//! - The log start that anybody is told is durable: a raised one counts once a checkpoint says so.
 //! - Between `append` calls the tail holds everything from the last written block to the end.
 //! - At most one write of batches is under way, and at most one step of a job, one preparation and one sync.
 //! - An open, quiet log holds less than 32 KiB; one without data no buffer at all.
@@ -101,6 +102,8 @@ pub struct Log {
     pub(super) segments: VecDeque<Segment>,
     pub(super) tail: Tail,
     pub(super) log_start: Offset,
+    /// What the log start will be when a checkpoint says so; not below it.
+    pub(super) next_log_start: Offset,
     pub(super) end: Boundary,
     pub(super) written: Boundary,
     pub(super) durable: Boundary,
@@ -159,6 +162,7 @@ impl Log {
             segments: VecDeque::new(),
             tail: Tail::new(shared.tail.clone()),
             log_start: Offset(0),
+            next_log_start: Offset(0),
             end: Boundary::default(),
             written: Boundary::default(),
             durable: Boundary::default(),
@@ -207,7 +211,7 @@ impl Log {
         &self.options
     }
 
-    /// Log start offset.
+    /// Log start offset; it is durable.
     pub fn log_start(&self) -> Offset {
         self.log_start
     }

@@ -187,6 +187,7 @@ impl<I: Io> Recovery<'_, I> {
             ..PartitionState::default()
         });
         self.log.log_start = Offset(state.log_start);
+        self.log.next_log_start = self.log.log_start;
         // Only the checkpoint in the file survives the next power cut.
         self.remove_freed(self.log.checkpoints.log_start)?;
         if self.files.segments.first().is_none_or(|first| first.0 > state.log_start) {

@@ -9,6 +9,9 @@
 //!
 //! Checkpoint: captured at the log's end and written when all that it describes is durable.
 //!
+//! A raised log start (DeleteRecords, retention) counts from when a checkpoint that says so is durable: until then
+//! readers see what was there, and after it nothing brings the records back.
+//!
 //! Invariant: sidecars and checkpoints that reach the disk describe synced bytes only.
 
 use std::io;
@@ -175,12 +178,17 @@ impl Log {
     /// What a clean-stop file keeps of this log once it is closed; `None` if it has no files or is not closed.
     pub fn snapshot(&mut self) -> Option<PartitionState> {
         let closed = self.state == State::Closed && self.offline.is_none() && !self.segments.is_empty();
-        closed.then(|| PartitionState { clean: true, ..self.partition_state() })
+        // The clean stop's file is gone as soon as the next start appends: it must not know a later log start than the
+        // checkpoint does.
+        let log_start = self.log_start;
+        closed.then(|| PartitionState { clean: true, ..self.partition_state(log_start) })
     }
 
     /// The log at its end, as a checkpoint describes it.
-    fn partition_state(&mut self) -> PartitionState {
-        let (end, log_start, leader_epoch) = (self.end, self.log_start, self.leader_epoch);
+    fn partition_state(&mut self, log_start: Offset) -> PartitionState {
+        let (end, leader_epoch) = (self.end, self.leader_epoch);
+        let mut epochs = self.epochs.clone();
+        epochs.truncate_start(log_start);
         let sealed_count = self.segments.len() - 1;
         let sealed: Vec<SegmentSummary> = self.segments.iter().take(sealed_count).map(Segment::summary).collect();
         let active = self.active();
@@ -199,7 +207,7 @@ impl Log {
             clean: false,
             sealed,
             index,
-            epochs: self.epochs.entries().to_vec(),
+            epochs: epochs.entries().to_vec(),
             producers: self.producers.snapshot(),
         }
     }
@@ -212,8 +220,9 @@ impl Log {
         if self.checkpoints.wanted && ready && !queued && self.rolling.is_none() && self.checkpoints.captured.is_none()
         {
             self.checkpoints.wanted = false;
-            let bytes = self.partition_state().encode(self.checkpoints.sequence + 1);
-            self.checkpoints.captured = Some((self.end, self.log_start, bytes));
+            let log_start = self.next_log_start;
+            let bytes = self.partition_state(log_start).encode(self.checkpoints.sequence + 1);
+            self.checkpoints.captured = Some((self.end, log_start, bytes));
         }
         let Some((boundary, ..)) = &self.checkpoints.captured else { return };
         let durable = self.durable.offset >= boundary.offset || self.options.mutants().checkpoint_beyond_sync;
@@ -242,21 +251,26 @@ impl Log {
         self.jobs.push_back(Job::new(JobKind::Checkpoint, None, steps));
     }
 
-    /// Raises the log start (DeleteRecords): everything below `offset` is gone for readers at once, and its files
-    /// are freed once a checkpoint that says so is durable (`Events::checkpointed`). An offset above the high
-    /// watermark is refused with it; `None` means the high watermark.
+    /// DeleteRecords: everything below `offset` goes; -1 means everything below the high watermark. Gives the log start
+    /// that is to be waited for: it counts, for readers as well, when [`log_start`](Log::log_start) has reached it
+    /// (`Events::checkpointed`), and then it is durable. The files below it are freed after that.
+    ///
+    /// # Errors
+    /// An offset that is above the high watermark or is none.
     pub fn delete_records(
         &mut self,
         io: &mut impl Io,
-        offset: Option<Offset>,
+        offset: Offset,
     ) -> Result<Offset, retention::DeleteRecordsOutOfRange> {
-        let high_watermark = self.high_watermark.offset;
-        let target = offset.unwrap_or(high_watermark);
-        if target > high_watermark || target.0 < 0 {
-            return Err(retention::DeleteRecordsOutOfRange { target, high_watermark });
-        }
-        self.raise_log_start(io, target);
-        Ok(self.log_start)
+        let to = retention::delete_records(offset, self.log_start, self.high_watermark.offset)?;
+        self.raise_log_start(io, to);
+        Ok(to)
+    }
+
+    /// True if a raised log start is not durable yet. Without room on the disk it stays so until it is asked for again
+    /// ([`Log::checkpoint`]).
+    pub fn is_log_start_rising(&self) -> bool {
+        self.log_start < self.next_log_start
     }
 
     /// Applies the retention policy; returns the number of segments that go.
@@ -264,16 +278,12 @@ impl Log {
         if self.segments.is_empty() || self.offline.is_some() || self.rolling.is_some() {
             return 0;
         }
-        if self.checkpoints.log_start < self.log_start {
-            // An earlier checkpoint may have failed on a full disk.
-            self.checkpoint(io);
-        }
         let sealed_count = self.segments.len() - 1;
         let sealed: Vec<SegmentSummary> = self.segments.iter().take(sealed_count).map(Segment::summary).collect();
         let shape = LogShape {
             sealed: &sealed,
             active: self.active().summary(),
-            log_start: self.log_start,
+            log_start: self.next_log_start,
             high_watermark: self.high_watermark.offset,
         };
         let Some(decision) = retention::decide(shape, policy, now.wall) else { return 0 };
@@ -283,16 +293,15 @@ impl Log {
             // the next round finds the rest.
             let Some(last) = decision.sealed_count.checked_sub(1) else { return 0 };
             decision.roll_active = false;
-            decision.log_start = self.log_start.max(Offset(sealed[last].next_offset));
+            decision.log_start = self.next_log_start.max(Offset(sealed[last].next_offset));
         }
         self.raise_log_start(io, decision.log_start.min(self.high_watermark.offset));
         decision.sealed_count + usize::from(decision.roll_active)
     }
 
     fn raise_log_start(&mut self, io: &mut impl Io, to: Offset) {
-        if to > self.log_start {
-            self.log_start = to;
-            self.epochs.truncate_start(to);
+        if to > self.next_log_start {
+            self.next_log_start = to;
             self.checkpoints.wanted = true;
             self.go_on(io);
         }
@@ -433,6 +442,10 @@ impl Log {
                 self.checkpoints.slot = Some(slot);
                 self.checkpoints.durable = boundary;
                 self.checkpoints.log_start = log_start;
+                if log_start > self.log_start {
+                    self.log_start = log_start;
+                    self.epochs.truncate_start(log_start);
+                }
                 self.events.checkpointed = true;
             }
             Milestone::SpareReady(spare) => self.spare = Some(spare),

@@ -122,8 +122,6 @@ impl Load {
                 continue;
             }
             let seed = node.world.seed();
-            // A raised log start counts at once and is durable later.
-            part.log_start = 0;
             let topic = found.unwrap_or_else(|| panic!("seed {seed}: an acknowledged topic is gone"));
             part.leader = topic.partitions[part.index as usize].leader_id.0 as usize - 1;
         }
@@ -293,7 +291,7 @@ impl Part {
     }
 
     /// Where the last acknowledged batch ends.
-    fn acked_end(&self) -> i64 {
+    pub fn acked_end(&self) -> i64 {
         self.acked.last_key_value().map_or(0, |(offset, number)| offset + i64::from(self.sent[*number].1))
     }
 

@@ -127,7 +127,7 @@ fn freed_segments_are_overwritten() {
         bench.settle();
         if round % 10 == 9 {
             let high_watermark = bench.log.high_watermark();
-            bench.log.delete_records(&mut bench.io, Some(high_watermark)).expect("in range");
+            bench.log.delete_records(&mut bench.io, high_watermark).expect("in range");
         }
     }
     bench.quiesce();
@@ -171,7 +171,7 @@ fn records_are_found_by_their_time() {
     }
     bench.quiesce();
     let to = bench.model[20].base_offset.plus(1);
-    bench.log.delete_records(&mut bench.io, Some(to)).expect("in range");
+    bench.log.delete_records(&mut bench.io, to).expect("in range");
     bench.quiesce();
     let records: Vec<(Timestamp, Offset)> = bench.model[20..]
         .iter()
@@ -220,7 +220,7 @@ fn a_full_disk_refuses_appends_and_is_not_sticky() {
     bench.quiesce();
     bench.check_all();
     let high_watermark = bench.log.high_watermark();
-    bench.log.delete_records(&mut bench.io, Some(high_watermark)).expect("in range");
+    bench.log.delete_records(&mut bench.io, high_watermark).expect("in range");
     bench.quiesce();
     for _ in 0..20 {
         bench.append(batch(&mut rng, 3000, 1)).expect("there is room again");
@@ -337,7 +337,7 @@ fn a_file_in_use_by_a_response_is_not_overwritten() {
     let before = bench.bytes(&plan);
     for _ in 0..60 {
         let high_watermark = bench.log.high_watermark();
-        bench.log.delete_records(&mut bench.io, Some(high_watermark)).expect("in range");
+        bench.log.delete_records(&mut bench.io, high_watermark).expect("in range");
         bench.append(batch(&mut rng, 10_000, 1)).expect("the power is on");
         bench.quiesce();
     }

@@ -40,7 +40,7 @@ pub fn history(seed: u64, options: LogOptions, world: WorldOptions, step_count: 
             85..89 => {
                 let (start, end) = (bench.log.log_start().0, bench.log.high_watermark().0);
                 let to = Offset(rng.in_range(start as u64..=end as u64) as i64);
-                bench.log.delete_records(&mut bench.io, Some(to)).expect("in range");
+                bench.log.delete_records(&mut bench.io, to).expect("in range");
             }
             89..91 => bench.log.checkpoint(&mut bench.io),
             91..94 => bench.settle(),

@@ -95,7 +95,7 @@ fn before_crossing(seed: u64, options: LogOptions) -> Bench {
         bench.append(exact_batch(&mut rng, TORN_SIZE_BYTES));
         bench.quiesce();
         let high_watermark = bench.log.high_watermark();
-        bench.log.delete_records(&mut bench.io, Some(high_watermark)).expect("in range");
+        bench.log.delete_records(&mut bench.io, high_watermark).expect("in range");
         bench.quiesce();
         let active = bench.log.segments.back().expect("there is one");
         if active.reused && active.size_bytes == TORN_BATCH * TORN_SIZE_BYTES as u64 {
@@ -148,7 +148,7 @@ fn writing_a_new_segment_before_the_old_one_is_durable_is_caught() {
     // A mode without synced writes leaves the old segment's end in the air when the new one is begun.
     is_caught(
         |m| m.roll_without_wait = true,
-        12,
+        60,
         |seed, options| {
             let options = LogOptions { ack_after: AckAfter::Write, ..options };
             history(seed, options, WorldOptions { loss: Loss::Random, ..WorldOptions::default() }, 200)
@@ -169,7 +169,7 @@ fn rolling(seed: u64, options: LogOptions) -> Result<(), String> {
             if rng.chance(1, 4) {
                 bench.settle();
                 let high_watermark = bench.log.high_watermark();
-                bench.log.delete_records(&mut bench.io, Some(high_watermark)).expect("in range");
+                bench.log.delete_records(&mut bench.io, high_watermark).expect("in range");
             }
         }
         if rng.chance(1, 2) {
