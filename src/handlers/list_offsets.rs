@@ -1,8 +1,10 @@
 //! ListOffsets: the first, the last, the newest in time, and the first at or after a time.
 //!
-//! Special timestamps are answered at once; a time is looked for in the log's index and batches, one partition after
+//! A special timestamp is known from the version on that brought it, and a partition may be asked for once in a
+//! request, as in Kafka. Special timestamps are answered at once; a time is looked for in the log's index and batches, one partition after
 //! the other, and the answer waits for the last.
 
+use std::collections::BTreeSet;
 use std::vec;
 
 use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
@@ -31,6 +33,8 @@ const EARLIEST_PENDING_UPLOAD: i64 = -6;
 /// A ListOffsets request that is not answered yet.
 struct Lookup {
     call: Call,
+    /// Partitions that it asks for more than once.
+    repeated: BTreeSet<(TopicName, i32)>,
     topics: vec::IntoIter<ListOffsetsTopic>,
     topic: TopicName,
     partitions: vec::IntoIter<ListOffsetsPartition>,
@@ -74,6 +78,7 @@ impl<I: Io> Broker<I> {
     pub(super) fn list_offsets(&mut self, call: Call, request: ListOffsetsRequest) {
         let lookup = Box::new(Lookup {
             call,
+            repeated: repeated(&request.topics),
             answered: Vec::with_capacity(request.topics.len()),
             topics: request.topics.into_iter(),
             topic: TopicName::default(),
@@ -115,6 +120,14 @@ impl<I: Io> Broker<I> {
                 lookup.partitions = topic.partitions.into_iter();
                 continue;
             };
+            if !lookup.repeated.is_empty() && lookup.repeated.contains(&(lookup.topic.clone(), asked.partition_index)) {
+                lookup.note(refused(&asked, ErrorCode::InvalidRequest));
+                continue;
+            }
+            if !is_known(asked.timestamp, lookup.call.version) {
+                lookup.note(refused(&asked, ErrorCode::UnsupportedVersion));
+                continue;
+            }
             match self.answer_at_once(&lookup.topic, &asked) {
                 Answer::Now(answer) => lookup.note(answer),
                 Answer::Search(partition, sought) => {
@@ -160,10 +173,33 @@ impl<I: Io> Broker<I> {
                 Answer::Now(found(asked, Offset::NONE, Timestamp::NONE, LeaderEpoch::NONE))
             }
             MAX_TIMESTAMP => Answer::Search(partition, Sought::Greatest),
-            timestamp if timestamp < 0 => Answer::Now(refused(asked, ErrorCode::InvalidRequest)),
             timestamp => Answer::Search(partition, Sought::AtOrAfter(Timestamp(timestamp))),
         }
     }
+}
+
+/// True for times, and for special timestamps that a version knows.
+fn is_known(timestamp: i64, version: i16) -> bool {
+    match timestamp {
+        0.. | LATEST | EARLIEST => true,
+        MAX_TIMESTAMP => version >= 7,
+        EARLIEST_LOCAL => version >= 8,
+        LATEST_TIERED => version >= 9,
+        EARLIEST_PENDING_UPLOAD => version >= 11,
+        _ => false,
+    }
+}
+
+/// Partitions that are there more than once.
+fn repeated(topics: &[ListOffsetsTopic]) -> BTreeSet<(TopicName, i32)> {
+    let partitions = |topic: &'_ ListOffsetsTopic| topic.partitions.len();
+    let mut all: Vec<(&TopicName, i32)> = Vec::with_capacity(topics.iter().map(partitions).sum());
+    for topic in topics {
+        all.extend(topic.partitions.iter().map(|partition| (&topic.name, partition.partition_index)));
+    }
+    all.sort_unstable();
+    let pairs = all.windows(2).filter(|pair| pair[0] == pair[1]);
+    pairs.map(|pair| (pair[0].0.clone(), pair[0].1)).collect()
 }
 
 /// Notes what a search came to. True if it goes on later.
@@ -210,4 +246,25 @@ fn found(
 
 fn refused(asked: &ListOffsetsPartition, error: ErrorCode) -> ListOffsetsPartitionResponse {
     found(asked, Offset::NONE, Timestamp::NONE, LeaderEpoch::NONE).with_error_code(error.code())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kafka_protocol::protocol::StrBytes;
+
+    #[test]
+    fn partitions_that_are_there_twice_are_found_across_topics_of_one_name() {
+        let topic = |name: &'static str, partitions: &[i32]| {
+            let partitions =
+                partitions.iter().map(|index| ListOffsetsPartition::default().with_partition_index(*index));
+            ListOffsetsTopic::default()
+                .with_name(TopicName(StrBytes::from_static_str(name)))
+                .with_partitions(partitions.collect())
+        };
+        let found = repeated(&[topic("a", &[0, 1, 2, 1]), topic("b", &[0, 5]), topic("a", &[3, 2])]);
+        let found: Vec<_> = found.iter().map(|(name, index)| (name.as_str(), *index)).collect();
+        assert_eq!(found, [("a", 1), ("a", 2)]);
+        assert!(repeated(&[topic("a", &[0, 1]), topic("b", &[0, 1])]).is_empty());
+    }
 }
