@@ -4,6 +4,7 @@
 //! are [`exit`]'s.
 
 pub mod bench;
+pub mod cluster;
 pub mod consume;
 pub mod exit;
 pub mod format;
@@ -15,6 +16,7 @@ pub mod serve;
 pub mod size;
 pub mod suggest;
 pub mod topic;
+pub mod topic_change;
 pub mod tune;
 pub mod version;
 
@@ -37,9 +39,12 @@ struct Cli {
 enum Command {
     /// Run the broker.
     Serve(serve::RawServe),
-    /// Create, list, describe and delete topics.
+    /// Create, list, describe, change and delete topics.
     #[command(subcommand)]
     Topic(topic::RawTopic),
+    /// Show the shards of a cluster and what each of them carries.
+    #[command(subcommand)]
+    Cluster(cluster::RawCluster),
     /// Send lines of stdin as records.
     Produce(produce::RawProduce),
     /// Print records.
@@ -61,6 +66,7 @@ pub fn main() -> ExitCode {
     exit::finish(match cli.command {
         Command::Serve(raw) => serve::command(raw),
         Command::Topic(raw) => topic::command(raw),
+        Command::Cluster(raw) => cluster::command(raw),
         Command::Produce(raw) => produce::command(raw),
         Command::Consume(raw) => consume::command(raw),
         Command::Bench(raw) => bench::command(raw),

@@ -1,4 +1,4 @@
-//! `ottla topic create | list | describe | delete`.
+//! `ottla topic create | list | describe | delete`; what changes a topic in use is in [`super::topic_change`].
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -10,6 +10,7 @@ use serde_json::json;
 use super::exit::{Failed, UsageError};
 use super::output::Output;
 use super::remote::RawRemote;
+use super::topic_change::{self, RawAlter, RawDeleteRecords};
 use crate::client::{Client, ConfigEntry, EARLIEST, IsolationLevel, LATEST, NewTopic, TopicInfo, code_name};
 use crate::protocol::ErrorCode;
 
@@ -22,6 +23,10 @@ pub enum RawTopic {
     List(RawList),
     /// Show partitions, leaders, offsets and configs.
     Describe(RawDescribe),
+    /// Change configs and add partitions, while the topic is in use.
+    Alter(RawAlter),
+    /// Delete the oldest records of a topic.
+    DeleteRecords(RawDeleteRecords),
     /// Delete topics with all their records.
     Delete(RawDelete),
 }
@@ -68,7 +73,7 @@ pub struct RawList {
 pub struct RawDescribe {
     /// Topics [default: all].
     names: Vec<String>,
-    /// Show every config, not only those that the topic sets.
+    /// Show every config, not only those that differ from the defaults.
     #[arg(long)]
     all_configs: bool,
     /// Print JSON.
@@ -97,6 +102,8 @@ pub fn command(raw: RawTopic) -> anyhow::Result<()> {
         RawTopic::Create(raw) => create(raw),
         RawTopic::List(raw) => list(&raw),
         RawTopic::Describe(raw) => describe(&raw),
+        RawTopic::Alter(raw) => topic_change::alter(&raw),
+        RawTopic::DeleteRecords(raw) => topic_change::delete_records(&raw),
         RawTopic::Delete(raw) => delete(&raw),
     }
 }
@@ -186,7 +193,7 @@ fn describe(raw: &RawDescribe) -> anyhow::Result<()> {
         let configs: Vec<_> = client
             .topic_configs(&topic.name)?
             .into_iter()
-            .filter(|config| raw.all_configs || config.is_own())
+            .filter(|config| raw.all_configs || !config.is_default())
             .collect();
         if raw.json {
             documents.push(describe_json(topic, &ranges, &configs));
@@ -345,14 +352,16 @@ fn delete(raw: &RawDelete) -> anyhow::Result<()> {
     }
 }
 
-fn key_value(pair: &str) -> Result<(String, String), UsageError> {
+/// A config from the command line.
+pub(super) fn key_value(pair: &str) -> Result<(String, String), UsageError> {
     match pair.split_once('=') {
         Some((key, value)) if !key.trim().is_empty() => Ok((key.trim().to_string(), value.to_string())),
         _ => Err(UsageError::new(format!("--config {pair}: expected KEY=VALUE")).hint("--config retention.ms=3600000")),
     }
 }
 
-fn partitions_text(count: i32) -> String {
+/// `6 partitions`.
+pub(super) fn partitions_text(count: i32) -> String {
     format!("{count} partition{}", if count == 1 { "" } else { "s" })
 }
 

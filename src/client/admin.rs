@@ -56,9 +56,9 @@ pub struct ConfigEntry {
 }
 
 impl ConfigEntry {
-    /// True if the topic itself sets it.
-    pub fn is_own(&self) -> bool {
-        self.source == 1
+    /// True if nobody set it: neither the topic nor its brokers.
+    pub fn is_default(&self) -> bool {
+        self.source == 5
     }
 
     /// Kafka's name of the source.

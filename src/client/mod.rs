@@ -7,6 +7,7 @@
 //! must not know shards, rings or files.
 
 mod admin;
+mod changes;
 mod cluster;
 mod connection;
 mod error;
@@ -20,6 +21,7 @@ mod test_broker;
 mod tests;
 
 pub use admin::{ClusterDescription, ConfigEntry, CreatedTopic, NewTopic};
+pub use changes::StoredBytes;
 pub use cluster::{BrokerInfo, Client, ClientOptions, ClusterInfo, PartitionInfo, TopicInfo};
 pub use connection::{Connection, ConnectionOptions};
 pub use error::{ClientError, code_name};
