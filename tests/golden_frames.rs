@@ -186,10 +186,10 @@ fn the_answer_to_an_unknown_version_of_api_versions_is_golden() {
     let mut frame = Vec::new();
     encode_unsupported_api_versions(&mut frame, 7);
     let expected = concat!(
-        "0000006a",
+        "0000008e",
         "00000007",
         "0023",
-        "00000010",
+        "00000016",
         "00000000000d",
         "000100040012",
         "00020001000b",
@@ -198,13 +198,19 @@ fn the_answer_to_an_unknown_version_of_api_versions_is_golden() {
         "001200000004",
         "001300020007",
         "001400010006",
+        "001500000002",
         "001600000005",
         "001700020004",
         "002000010004",
         "002100000002",
+        "002300010004",
         "002500000003",
+        "002b00000002",
         "002c00000001",
+        "002d00000001",
+        "002e00000000",
         "003c00000002",
+        "004a00000001",
         "004b00000000",
     );
     assert_eq!(hex(&frame), expected);

@@ -76,6 +76,7 @@ impl<I: Io> Broker<I> {
     fn delete_partition(&mut self, slot: u32) {
         self.partitions.unlist(slot);
         self.refuse_waiting(slot, ErrorCode::UnknownTopicOrPartition);
+        self.refuse_deletions(slot, ErrorCode::UnknownTopicOrPartition);
         self.wake_fetches(slot);
         self.serve_held(slot);
         let events = self.partitions.get_mut(slot).log.delete_files(&mut self.io);

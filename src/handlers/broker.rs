@@ -13,6 +13,7 @@ use super::bus::{CONTROLLER, Message, Waiting};
 use super::call::RequestInfo;
 use super::coordinator::CoordinatorHost;
 use super::deadlines::{Deadline, Deadlines};
+use super::delete_records::Deletions;
 use super::endpoints::Endpoints;
 use super::fetch_session::FetchSessions;
 use super::fetch_tasks::FetchTasks;
@@ -81,6 +82,7 @@ pub struct Broker<I: Io> {
     pub(super) fetch_tasks: FetchTasks,
     pub(super) sessions: FetchSessions,
     pub(super) lookups: Lookups,
+    pub(super) deletions: Deletions,
     pub(super) waiting: Waiting,
     pub(super) deadlines: Deadlines,
     pub(super) producer_ids: ProducerIdBlock,
@@ -153,6 +155,7 @@ impl<I: Io> Broker<I> {
                 Deadline::Held(id) => self.look_at_parked(id),
                 // The turn is what it asked for.
                 Deadline::Coordinator => {}
+                Deadline::Deletion(number) => self.deletion_waited(number),
             }
         }
         self.coordinate();

@@ -4,7 +4,7 @@
 //! guard and decoded by `kafka-protocol`, and its answer is encoded into a vector of its own.
 
 use bytes::Bytes;
-use kafka_protocol::messages::ApiVersionsRequest;
+use kafka_protocol::messages::{ApiVersionsRequest, ListPartitionReassignmentsRequest};
 use kafka_protocol::protocol::{Encodable, Request};
 
 use super::broker::{Broker, Handled};
@@ -120,6 +120,30 @@ impl<I: Io> Broker<I> {
             ApiKey::CreatePartitions => {
                 let request = self.decode(call, body)?;
                 self.create_partitions(call, request);
+            }
+            ApiKey::DeleteRecords => {
+                let request = self.decode(call, body)?;
+                self.delete_records(call, request);
+            }
+            ApiKey::DescribeLogDirs => {
+                let request = self.decode(call, body)?;
+                self.describe_log_dirs(call, &request);
+            }
+            ApiKey::ElectLeaders => {
+                let request = self.decode(call, body)?;
+                self.elect_leaders(call, &request);
+            }
+            ApiKey::AlterPartitionReassignments => {
+                let request = self.decode(call, body)?;
+                self.alter_partition_reassignments(call, &request);
+            }
+            ApiKey::ListPartitionReassignments => {
+                self.decode::<ListPartitionReassignmentsRequest>(call, body)?;
+                self.list_partition_reassignments(call);
+            }
+            ApiKey::ListConfigResources => {
+                let request = self.decode(call, body)?;
+                self.list_config_resources(call, &request);
             }
             ApiKey::DescribeConfigs => {
                 let request = self.decode(call, body)?;

@@ -24,6 +24,8 @@ pub enum Deadline {
     Held(ConnectionId),
     /// A coordinator goes on.
     Coordinator,
+    /// A DeleteRecords of this number has waited for its timeout.
+    Deletion(u64),
 }
 
 /// A queue of deadlines, earliest first; equal ones in order of entry, so that runs replay.

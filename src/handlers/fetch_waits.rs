@@ -65,10 +65,11 @@ impl<I: Io> Broker<I> {
         let at = until.min(self.now.monotonic + LOOK_AGAIN_AFTER);
         self.deadlines.push(at, Deadline::Fetch { index, generation });
         if self.deadlines.is_grown() {
-            let (fetch_tasks, parked) = (&self.fetch_tasks, &self.parked);
+            let (fetch_tasks, parked, deletions) = (&self.fetch_tasks, &self.parked, &self.deletions);
             self.deadlines.retain(|deadline| match deadline {
                 Deadline::Fetch { index, generation } => fetch_tasks.is_waiting(index, generation),
                 Deadline::Held(id) => parked.contains_key(&id),
+                Deadline::Deletion(number) => deletions.is_waiting(number),
                 Deadline::Coordinator => true,
             });
         }

@@ -111,6 +111,9 @@ impl<I: Io> Broker<I> {
             let id = self.partitions.get_mut(slot).id;
             self.materialized.push(id);
         }
+        if events.checkpointed {
+            self.look_at_deletions(slot);
+        }
         let id = self.partitions.get_mut(slot).id;
         let coordinated = self.coordinated(id);
         if events.offline {
@@ -118,6 +121,7 @@ impl<I: Io> Broker<I> {
                 self.fail_coordinator(index, ErrorCode::NotCoordinator);
             }
             self.refuse_waiting(slot, ErrorCode::KafkaStorageError);
+            self.refuse_deletions(slot, ErrorCode::KafkaStorageError);
             self.wake_fetches(slot);
         }
         if events.advanced {
@@ -169,7 +173,8 @@ impl<I: Io> Broker<I> {
             if retention_is_due && config.cleanup_policy.delete {
                 log.apply_retention(&mut self.io, policy_of(config), now);
             }
-            if log.checkpoint_age_bytes() > CHECKPOINT_AGE_BYTES_MAX {
+            // A checkpoint that found the disk full is tried again: somebody may wait for the log start in it.
+            if log.checkpoint_age_bytes() > CHECKPOINT_AGE_BYTES_MAX || log.is_log_start_rising() {
                 log.checkpoint(&mut self.io);
             }
             log.producers_mut().expire(now.wall, expiration_ms);

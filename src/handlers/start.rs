@@ -8,6 +8,7 @@ use super::broker::Broker;
 use super::bus::Waiting;
 use super::coordinator::CoordinatorHost;
 use super::deadlines::Deadlines;
+use super::delete_records::Deletions;
 use super::endpoints::Endpoints;
 use super::fetch_session::FetchSessions;
 use super::fetch_tasks::FetchTasks;
@@ -84,6 +85,7 @@ impl<I: Io> Broker<I> {
             fetch_tasks: FetchTasks::new(options.pool_size_bytes),
             sessions: FetchSessions::new(slots),
             lookups: Lookups::default(),
+            deletions: Deletions::default(),
             waiting: Waiting::default(),
             deadlines: Deadlines::default(),
             producer_ids: ProducerIdBlock::default(),

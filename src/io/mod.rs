@@ -32,6 +32,7 @@ pub mod uring;
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::Path;
 
 use crate::base::time::{Monotonic, Now};
 
@@ -39,6 +40,15 @@ pub use buffer::{AppendBuffer, Buffer, Pool, Slice};
 pub use gather::{Gather, Piece};
 pub use handle::{File, Listener, Socket};
 pub use op::{Completion, DirEntry, Op, OpenOptions, Outcome, Token};
+
+/// A file system's room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Space {
+    /// All of it.
+    pub total_bytes: u64,
+    /// What may still be written.
+    pub usable_bytes: u64,
+}
 
 /// Time, disk and network of one shard.
 pub trait Io {
@@ -65,6 +75,9 @@ pub trait Io {
 
     /// Ends both directions of a connection at once, so that operations waiting on it complete.
     fn shutdown(&mut self, socket: &Socket);
+
+    /// How large the file system that holds `path` is, and how much of it is left. At once: it is in memory.
+    fn space(&mut self, path: &Path) -> io::Result<Space>;
 
     /// The shard's budgeted buffers.
     fn pool(&self) -> &Pool;

@@ -1,5 +1,7 @@
 //! Every bound of the broker in one place, each with its reason; relations between them are checked when compiling.
 
+use std::time::Duration;
+
 use crate::base::units::{KIB, MIB};
 
 /// Direct I/O and the rule against torn batches work in these units: the largest of the physical block, the
@@ -109,6 +111,10 @@ pub const RECORDS_SIZE_BYTES_MAX: usize = FRAME_SIZE_BYTES_MAX;
 /// [`FRAME_SIZE_BYTES_MAX`] could hold 30 million and stop a shard for a second. Every partition of the largest topic
 /// fits twice.
 pub const REQUEST_PARTITION_COUNT_MAX: usize = 256 * 1024;
+
+/// How long a DeleteRecords may wait for its log starts to be durable, whatever its client says: a checkpoint takes
+/// milliseconds, and what waits for a disk that stays full must not pile up behind clients that have left.
+pub const DELETE_RECORDS_WAIT_MAX: Duration = Duration::from_secs(60);
 
 /// Tagged fields of one structure. Kafka's own structures have fewer than ten.
 pub const TAGGED_FIELD_COUNT_MAX: usize = 256;

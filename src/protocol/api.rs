@@ -75,13 +75,19 @@ apis! {
     ApiVersions = 18, versions 0 to 4, from 0, flexible 3;
     CreateTopics = 19, versions 2 to 7, from 2, flexible 5;
     DeleteTopics = 20, versions 1 to 6, from 1, flexible 4;
+    DeleteRecords = 21, versions 0 to 2, from 0, flexible 2;
     InitProducerId = 22, versions 0 to 5, from 0, flexible 2;
     OffsetForLeaderEpoch = 23, versions 2 to 4, from 2, flexible 4;
     DescribeConfigs = 32, versions 1 to 4, from 1, flexible 4;
     AlterConfigs = 33, versions 0 to 2, from 0, flexible 2;
+    DescribeLogDirs = 35, versions 1 to 4, from 1, flexible 2;
     CreatePartitions = 37, versions 0 to 3, from 0, flexible 2;
+    ElectLeaders = 43, versions 0 to 2, from 0, flexible 2;
     IncrementalAlterConfigs = 44, versions 0 to 1, from 0, flexible 1;
+    AlterPartitionReassignments = 45, versions 0 to 1, from 0, flexible 0;
+    ListPartitionReassignments = 46, versions 0 to 0, from 0, flexible 0;
     DescribeCluster = 60, versions 0 to 2, from 0, flexible 0;
+    ListConfigResources = 74, versions 0 to 1, from 0, flexible 0;
     DescribeTopicPartitions = 75, versions 0 to 0, from 0, flexible 0;
 }
 

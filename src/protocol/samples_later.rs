@@ -46,14 +46,8 @@ pub fn visit_later(visitor: &mut impl Visitor) {
     }
     for version in 0..=2 {
         visitor.request(version, DeleteGroupsRequest::default().with_groups_names(vec![group(), group()]));
-        visitor.request(version, delete_records_request());
     }
     visitor.request(0, offset_delete_request());
-    for version in 1..=4 {
-        use describe_log_dirs_request::DescribableLogDirTopic;
-        let named = DescribableLogDirTopic::default().with_topic(topic("flights")).with_partitions(vec![0, 1]);
-        visitor.request(version, DescribeLogDirsRequest::default().with_topics(Some(vec![named])));
-    }
 }
 
 fn group() -> GroupId {
@@ -147,13 +141,4 @@ fn offset_delete_request() -> OffsetDeleteRequest {
     OffsetDeleteRequest::default()
         .with_group_id(group())
         .with_topics(vec![named.clone().with_partitions(vec![partition.clone(), partition]), named])
-}
-
-fn delete_records_request() -> DeleteRecordsRequest {
-    use delete_records_request::*;
-    let partition = DeleteRecordsPartition::default().with_partition_index(3).with_offset(77);
-    let named = DeleteRecordsTopic::default().with_name(topic("flights"));
-    DeleteRecordsRequest::default()
-        .with_topics(vec![named.clone().with_partitions(vec![partition.clone(), partition]), named])
-        .with_timeout_ms(30_000)
 }

@@ -110,9 +110,13 @@ pub(crate) const fn of(api_key: i16) -> Option<&'static Schema> {
         35 => &DESCRIBE_LOG_DIRS,
         37 => &CREATE_PARTITIONS,
         42 => &DELETE_GROUPS,
+        43 => &ELECT_LEADERS,
         44 => &INCREMENTAL_ALTER_CONFIGS,
+        45 => &ALTER_PARTITION_REASSIGNMENTS,
+        46 => &LIST_PARTITION_REASSIGNMENTS,
         47 => &OFFSET_DELETE,
         60 => &DESCRIBE_CLUSTER,
+        74 => &LIST_CONFIG_RESOURCES,
         75 => &DESCRIBE_TOPIC_PARTITIONS,
         _ => return None,
     })
@@ -358,3 +362,33 @@ static CREATE_PARTITIONS: Schema = schema(
 
 static DESCRIBE_LOG_DIRS: Schema =
     schema((1, 4), 2, &[structs::<km::describe_log_dirs_request::DescribableLogDirTopic>(&[TEXT, I32S]).or_null()]);
+
+static ELECT_LEADERS: Schema = schema(
+    (0, 2),
+    2,
+    &[I8.since(1), structs::<km::elect_leaders_request::TopicPartitions>(&[TEXT, I32S]).or_null(), I32],
+);
+
+static ALTER_PARTITION_REASSIGNMENTS: Schema = schema(
+    (0, 1),
+    0,
+    &[
+        I32,
+        BOOL.since(1),
+        structs::<km::alter_partition_reassignments_request::ReassignableTopic>(&[
+            TEXT,
+            structs::<km::alter_partition_reassignments_request::ReassignablePartition>(&[I32, I32S.or_null()]),
+        ]),
+    ],
+);
+
+static LIST_PARTITION_REASSIGNMENTS: Schema = schema(
+    (0, 0),
+    0,
+    &[
+        I32,
+        structs::<km::list_partition_reassignments_request::ListPartitionReassignmentsTopics>(&[TEXT, I32S]).or_null(),
+    ],
+);
+
+static LIST_CONFIG_RESOURCES: Schema = schema((0, 1), 0, &[field(Kind::Array(&Kind::Fixed(1), 1)).since(1)]);

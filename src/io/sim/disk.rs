@@ -23,7 +23,7 @@ use std::path::{Component, Path};
 use super::contents::{BLOCK_SIZE_BYTES, Contents, Tear, WriteId};
 use super::options::Loss;
 use crate::base::rng::Rng;
-use crate::io::{DirEntry, OpenOptions};
+use crate::io::{DirEntry, OpenOptions, Space};
 
 /// A file or directory, never used twice.
 pub(super) type InodeId = u64;
@@ -386,6 +386,13 @@ impl Disk {
     pub(super) fn room(&self, inode: InodeId, offset: u64, length_bytes: u64) -> u64 {
         let free_count = self.capacity_count.saturating_sub(self.occupied_count);
         self.contents(inode).prefix_within(offset, length_bytes, free_count)
+    }
+
+    /// How large it is, and how much is left.
+    pub(super) fn space(&self) -> Space {
+        let block = BLOCK_SIZE_BYTES as u64;
+        let free_count = self.capacity_count.saturating_sub(self.occupied_count);
+        Space { total_bytes: self.capacity_count * block, usable_bytes: free_count * block }
     }
 
     /// True if reserving the range would not fit.

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Wake, Waker};
@@ -10,7 +11,7 @@ use std::time::Duration;
 
 use super::world::World;
 use crate::base::time::{Monotonic, Now};
-use crate::io::{Completion, Io, Listener, Op, Outcome, Pool, Socket, Token};
+use crate::io::{Completion, Io, Listener, Op, Outcome, Pool, Socket, Space, Token};
 
 /// Polls of a dead io before it is taken for a loop that never ends.
 const DEAD_POLL_COUNT_MAX: u32 = 100_000;
@@ -191,6 +192,10 @@ impl Io for SimIo {
         if let Some(open) = inside.sockets.get(&socket.index()).copied().filter(|open| open.io == self.io) {
             inside.shutdown(open.connection, open.side);
         }
+    }
+
+    fn space(&mut self, _path: &Path) -> io::Result<Space> {
+        Ok(self.world.inside().disk.space())
     }
 
     fn pool(&self) -> &Pool {

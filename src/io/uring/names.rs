@@ -11,7 +11,7 @@ use io_uring::{opcode, types};
 use super::disk::{OnError, SimpleWork};
 use super::ring::Ring;
 use super::slots::{Step, Work};
-use crate::io::{DirEntry, Outcome};
+use crate::io::{DirEntry, Outcome, Space};
 
 /// Open, fsync, close.
 pub(super) struct SyncDirWork {
@@ -111,6 +111,16 @@ impl Ring {
         let result = read_directory(&path).map(Outcome::Listed);
         self.finish(index, result);
     }
+}
+
+/// What the system says of the file system that holds `path`.
+pub(super) fn space(path: &Path) -> io::Result<Space> {
+    let told = nix::sys::statvfs::statvfs(path)?;
+    let fragment = told.fragment_size();
+    Ok(Space {
+        total_bytes: (told.blocks() as u64).saturating_mul(fragment as u64),
+        usable_bytes: (told.blocks_available() as u64).saturating_mul(fragment as u64),
+    })
 }
 
 fn read_directory(path: &Path) -> io::Result<Vec<DirEntry>> {

@@ -9,6 +9,7 @@ use std::cell::RefCell;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{FromRawFd, OwnedFd};
+use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Waker;
@@ -30,7 +31,7 @@ use super::table::Table;
 use super::wake::Wake;
 use crate::base::time::{Monotonic, Now, Timestamp};
 use crate::io::handle::{Dropped, Kind};
-use crate::io::{Completion, Io, Listener, Op, Outcome, Pool, Socket, Token};
+use crate::io::{Completion, Io, Listener, Op, Outcome, Pool, Socket, Space, Token};
 
 /// What a ring has done, for metrics.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -435,6 +436,10 @@ impl Io for Ring {
 
     fn shutdown(&mut self, socket: &Socket) {
         self.shut_down(socket);
+    }
+
+    fn space(&mut self, path: &Path) -> io::Result<Space> {
+        super::names::space(path)
     }
 
     fn pool(&self) -> &Pool {

@@ -8,6 +8,7 @@
 //! | [`routing`] | who answers what, in which order |
 //! | [`durability`] | what survives a power cut, a kill, a stop |
 //! | [`topics`] | what the metadata survives |
+//! | [`admin`] | what changed configs, more partitions and deleted records survive |
 //! | [`fetching`] | long polls and sessions |
 //! | [`faults`] | full and failing disks |
 //! | [`hostile`] | clients that misbehave |
@@ -17,6 +18,7 @@
 //!
 //! Every failure names its seed, and a seed gives one history.
 
+mod admin;
 mod client;
 mod durability;
 mod faults;

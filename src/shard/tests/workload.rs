@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use super::admin::{deleted, deletion_request};
 use super::client::Client;
 use super::load::Load;
 use super::node::{Spec, TestNode};
@@ -75,7 +76,7 @@ fn live(world: &World, rng: &mut Rng, load: &mut Load, names: &mut u32, mode: Mo
     for _ in 0..rng.in_range(1..4) {
         let at = rng.in_range(0..node.shards.len() as u64) as usize;
         let mut client = Client::connect(&node, at);
-        match rng.in_range(0..4) {
+        match rng.in_range(0..5) {
             0 if load.parts.len() < 8 => {
                 *names += 1;
                 let producer = if rng.chance(1, 2) { Some(client.try_producer(&mut node)?) } else { None };
@@ -91,6 +92,22 @@ fn live(world: &World, rng: &mut Rng, load: &mut Load, names: &mut u32, mode: Mo
                 // Whatever comes of it, it is not looked at any more.
                 load.parts.retain(|part| part.topic != first);
                 assert_eq!(client.try_delete(&mut node, &name)?, ErrorCode::None);
+            }
+            2 if !load.parts.is_empty() => {
+                // What a client was told to be deleted never comes back: `load` holds every later start to it.
+                let at = rng.in_range(0..load.parts.len() as u64) as usize;
+                let part = &mut load.parts[at];
+                let metadata = client.metadata(&mut node)?;
+                let topic = metadata.topics.iter().find(|topic| topic.topic_id == part.topic.0).expect("it exists");
+                let name = topic.name.as_ref().expect("named").to_string();
+                let end = part.acked_end().max(part.log_start);
+                let to = rng.in_range(part.log_start as u64..=end as u64) as i64;
+                let request = deletion_request(&name, part.index, to, 60_000);
+                let answer = Client::connect(&node, part.leader).try_call(&mut node, 2, &request)?;
+                let (log_start, code) = deleted(answer);
+                assert_eq!(code, ErrorCode::None, "seed {}", world.seed());
+                assert!(log_start >= to, "seed {}: {log_start} after deleting up to {to}", world.seed());
+                part.log_start = log_start;
             }
             _ => {}
         }
