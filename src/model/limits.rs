@@ -76,6 +76,29 @@ pub const COORDINATOR_LOAD_COUNT_MAX: usize = 2;
 /// Bytes of one chunk of such a read, unless a batch is larger: some thousand records, a few milliseconds.
 pub const COORDINATOR_LOAD_SIZE_BYTES: u32 = 256 * KIB as u32;
 
+/// Members of one group, and ids that it has given out to members to be: every rebalance walks them all.
+pub const GROUP_MEMBER_COUNT_MAX: usize = 10_000;
+
+/// Protocols that one member may offer. Clients have a handful.
+pub const GROUP_PROTOCOL_COUNT_MAX: usize = 128;
+
+/// What one group may take: ids, metadata and assignments of all members, which its record must hold and its leader
+/// is told. Far above the largest groups: 1,000 members with 8 KiB each.
+pub const GROUP_SIZE_BYTES_MAX: usize = 2 * COLD_FRAME_SIZE_BYTES_MAX;
+
+/// Groups of one shard: some KiB each with a few members.
+pub const SHARD_GROUP_COUNT_MAX: usize = 100_000;
+
+/// What all groups of one shard may take, offsets not counted. At the limit no more members are taken.
+pub const SHARD_GROUPS_SIZE_BYTES_MAX: usize = 128 * MIB;
+
+/// Length of a text that group records hold: their lengths are 16 bits.
+pub const GROUP_TEXT_SIZE_BYTES_MAX: usize = i16::MAX as usize;
+
+/// How long the JoinGroup of a new member may wait, in milliseconds (Kafka's own): it has no id to send heartbeats
+/// with, and if its client has given up it would hold up the group at every rebalance.
+pub const NEW_MEMBER_JOIN_MS_MAX: i32 = 5 * 60 * 1000;
+
 /// Leader epochs that one partition remembers: every start that is followed by an append adds one.
 pub const LEADER_EPOCH_COUNT_MAX: usize = 1024;
 

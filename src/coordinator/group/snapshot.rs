@@ -3,6 +3,8 @@
 //! Plain data with the fields of Kafka's `GroupMetadataValue`, in the order of its newest version; the bytes are made
 //! elsewhere. A restored group is Stable, or Empty if it has no member.
 
+use bytes::Bytes;
+
 use crate::base::time::Timestamp;
 
 /// A group as it is kept.
@@ -38,7 +40,7 @@ pub struct MemberSnapshot {
     /// How long it may be silent, in milliseconds.
     pub session_timeout_ms: i32,
     /// Its metadata for the protocol that was chosen.
-    pub subscription: Box<[u8]>,
+    pub subscription: Bytes,
     /// What the leader gave it.
-    pub assignment: Box<[u8]>,
+    pub assignment: Bytes,
 }
