@@ -493,3 +493,47 @@ pub(super) fn refuse<T>(member: Member<T>, error: GroupError, member_id: &str, c
 pub(super) fn earlier(known: Option<Monotonic>, at: Monotonic) -> Option<Monotonic> {
     Some(known.map_or(at, |known| known.min(at)))
 }
+
+#[cfg(test)]
+impl<T> Group<T> {
+    /// Panics if something that is kept is not what it would be if it were worked out anew.
+    pub(super) fn check_books(&self) {
+        let members = self.members.values();
+        assert_eq!(self.joining_count, members.clone().filter(|member| member.joining.is_some()).count());
+        assert_eq!(self.unsynced_count, members.clone().filter(|member| member.owes_sync).count());
+        let mut supported: BTreeMap<Box<str>, usize> = BTreeMap::new();
+        for protocol in members.clone().flat_map(|member| &member.protocols) {
+            *supported.entry(protocol.name.clone()).or_default() += 1;
+        }
+        assert_eq!(self.supported, supported);
+        let statics =
+            self.members.iter().filter_map(|(id, member)| Some((member.group_instance_id.clone()?, id.clone())));
+        assert_eq!(self.statics, statics.collect());
+        match &self.leader {
+            Some(leader) => assert!(self.members.contains_key(leader)),
+            None => assert!(self.members.is_empty()),
+        }
+        assert!(self.pending.keys().all(|member_id| !self.members.contains_key(member_id)));
+        let sizes = self.members.iter().map(|(id, member)| member.size_bytes() + 3 * id.len());
+        let pending = self.pending.keys().map(|id| PENDING_SIZE_BYTES + id.len());
+        let size_bytes = GROUP_SIZE_BYTES + 2 * self.id.len() + sizes.chain(pending).sum::<usize>();
+        assert_eq!(self.size_bytes, size_bytes);
+        if matches!(self.state, GroupState::Stable | GroupState::CompletingRebalance) {
+            assert!(!self.members.is_empty());
+            let protocol = self.protocol.as_ref().expect("it was chosen");
+            assert!(members.clone().all(|member| member.metadata(protocol).is_some()) || !self.replacements.is_empty());
+        }
+        if self.state == GroupState::Stable {
+            assert!(members.clone().all(|member| member.syncing.is_none()));
+            assert!(self.joining_count <= self.replacements.len());
+        }
+        if matches!(self.state, GroupState::PreparingRebalance | GroupState::Empty) {
+            assert!(members.clone().all(|member| member.syncing.is_none() && !member.owes_sync));
+        }
+        assert_eq!(self.join_timer.is_some(), self.state == GroupState::PreparingRebalance);
+        assert_eq!(
+            self.state == GroupState::Empty || self.state == GroupState::Dead,
+            self.members.is_empty() && self.state != GroupState::PreparingRebalance
+        );
+    }
+}

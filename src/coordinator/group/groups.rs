@@ -330,3 +330,29 @@ impl<T> Groups<T> {
         result
     }
 }
+
+#[cfg(test)]
+impl<T> Groups<T> {
+    /// Panics if a count or a deadline is not what it would be if it were counted anew.
+    pub(super) fn check_books(&self) {
+        let mut size_bytes = 0;
+        for (id, slot) in &self.by_id {
+            let group = self.group(*slot);
+            assert_eq!(group.id, *id);
+            group.check_books();
+            size_bytes += group.size_bytes;
+            if let Some(next) = group.next_deadline() {
+                assert!(
+                    group.armed.is_some_and(|armed| armed <= next.max(Monotonic(0) + TICK_MIN)),
+                    "{group_id}",
+                    group_id = id
+                );
+            }
+            assert_eq!(group.armed.is_some_and(|at| self.due.contains(&(at, *slot))), group.armed.is_some());
+            assert!(!group.is_unused() || group.is_recorded);
+        }
+        assert_eq!(size_bytes, self.size_bytes);
+        assert_eq!(self.due.len(), self.iter().filter(|group| group.armed.is_some()).count());
+        assert_eq!(self.slots.len(), self.free.len() + self.by_id.len());
+    }
+}
