@@ -6,8 +6,7 @@
 mod support_bad;
 
 use std::net::TcpListener;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::os::unix::process::CommandExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -347,43 +346,18 @@ fn a_data_directory_that_cannot_be_used_is_named_with_its_cause() {
     assert!(said.contains("data directory") && said.contains("--data-dir"), "{said}");
     std::fs::remove_file(dir.path().join("data")).unwrap();
     std::fs::create_dir(dir.path().join("data")).unwrap();
-    let Some(mut command) = as_nobody(dir.path(), &[]) else { return };
+    let Some(mut command) = support_bad::as_nobody(dir.path(), &[]) else { return };
     command.args(&serve_args(dir.path())[1..]);
     let (code, said) = Broker::refused(command, &dir.path().join("log"));
     assert_eq!(code, 3, "{said}");
     assert!(said.contains("cannot be written") && said.contains("chown"), "{said}");
 }
 
-/// The binary as a user without rights, behind `wrapper`; `None` where we are not root.
-fn as_nobody(dir: &Path, wrapper: &[&str]) -> Option<Command> {
-    const NOBODY: u32 = 65534;
-    if !nix::unistd::geteuid().is_root() {
-        println!("skipped: only root can become somebody else");
-        return None;
-    }
-    // Where the binary lies nobody may look.
-    let binary = dir.join("ottla");
-    if !binary.exists() {
-        std::fs::copy(support_bad::binary(), &binary).unwrap();
-    }
-    std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o755)).unwrap();
-    let mut command = match wrapper.split_first() {
-        Some((first, rest)) => {
-            let mut command = Command::new(first);
-            command.args(rest).arg(binary);
-            command
-        }
-        None => Command::new(binary),
-    };
-    command.uid(NOBODY).gid(NOBODY);
-    Some(command)
-}
-
 #[test]
 fn a_normal_user_with_64_kib_of_locked_memory_is_served() {
     // Three shards, whose rings do not all fit as asked: it says what it falls back to, and works.
     let dir = tempfile::tempdir().unwrap();
-    let Some(mut command) = as_nobody(dir.path(), &["prlimit", "--memlock=65536:65536"]) else { return };
+    let Some(mut command) = support_bad::as_nobody(dir.path(), &["prlimit", "--memlock=65536:65536"]) else { return };
     let data = dir.path().join("data");
     std::fs::create_dir(&data).unwrap();
     std::os::unix::fs::chown(&data, Some(65534), Some(65534)).unwrap();

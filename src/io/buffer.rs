@@ -11,12 +11,15 @@
 //! 5. A slice that is [lent](Slice::lend) waits for somebody outside to take its bytes. The pool knows how much of its
 //!    memory is held like that, each block counted once, however many slices of it are lent.
 //!
+//! 6. A pool may have an arena: memory that is there from the start, in one piece, so that the kernel can be told of it
+//!    once. Blocks come from there while there is some.
+//!
 //! Invariants
 //! - Memory goes back to the pool when its last owner is gone, be it an operation in the ring.
 //! - The pool counts what is handed out, not what it keeps; what it keeps is trimmed so that both stay in budget.
 //! - `Rc`s: nothing here leaves its shard.
 
-use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
+use std::alloc::{Layout, alloc, alloc_zeroed, dealloc, handle_alloc_error};
 use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::ops::{Deref, DerefMut, Range};
@@ -31,6 +34,8 @@ pub const ALIGN_BYTES: usize = 4 * KIB;
 pub const SIZE_MIN_BYTES: usize = 4 * KIB;
 /// The largest size that is kept for reuse.
 pub const SIZE_MAX_BYTES: usize = 2 * MIB;
+/// Less unused memory than this is not worth halving.
+const UNUSED_SIZE_BYTES_MIN: usize = MIB;
 const CLASS_COUNT: usize = (SIZE_MAX_BYTES / SIZE_MIN_BYTES).trailing_zeros() as usize + 1;
 
 /// A shard's budget of aligned memory. Clones are the same pool.
@@ -41,8 +46,63 @@ struct PoolInner {
     budget_bytes: usize,
     used_bytes: Cell<usize>,
     kept_bytes: Cell<usize>,
+    /// The least that was kept since it was last looked: that much was of no use.
+    unused_bytes: Cell<usize>,
     lent_bytes: Cell<usize>,
     kept: RefCell<[Vec<NonNull<u8>>; CLASS_COUNT]>,
+    arena: Option<Arena>,
+}
+
+/// See the module. Its blocks are never given back to the system one by one.
+struct Arena {
+    memory: NonNull<u8>,
+    size_bytes: usize,
+    /// From here on nothing was handed out yet.
+    taken_bytes: Cell<usize>,
+    kept: RefCell<[Vec<NonNull<u8>>; CLASS_COUNT]>,
+}
+
+impl Arena {
+    fn new(size_bytes: usize) -> Arena {
+        // Whole pages are zero when the system gives them.
+        // SAFETY: the size is not zero, which the only caller checks.
+        let memory = unsafe { alloc_zeroed(Arena::layout(size_bytes)) };
+        let Some(memory) = NonNull::new(memory) else { handle_alloc_error(Arena::layout(size_bytes)) };
+        let kept = RefCell::new(std::array::from_fn(|_| Vec::new()));
+        Arena { memory, size_bytes, taken_bytes: Cell::new(0), kept }
+    }
+
+    fn layout(size_bytes: usize) -> Layout {
+        Layout::from_size_align(size_bytes, SIZE_MAX_BYTES).expect("sizes are bounded by the budget")
+    }
+
+    fn take(&self, class: usize) -> Option<NonNull<u8>> {
+        if let Some(memory) = self.kept.borrow_mut()[class].pop() {
+            return Some(memory);
+        }
+        let size = SIZE_MIN_BYTES << class;
+        // Blocks lie at multiples of their size.
+        let start = align_up(self.taken_bytes.get() as u64, size as u64) as usize;
+        if start + size > self.size_bytes {
+            return None;
+        }
+        self.taken_bytes.set(start + size);
+        // SAFETY: the block lies within the arena.
+        Some(unsafe { self.memory.add(start) })
+    }
+
+    fn holds(&self, memory: NonNull<u8>) -> bool {
+        let start = self.memory.addr().get();
+        (start..start + self.size_bytes).contains(&memory.addr().get())
+    }
+}
+
+impl Drop for Arena {
+    fn drop(&mut self) {
+        // SAFETY: the arena owns its memory, which was allocated with this layout; blocks keep their pool, and so the
+        // arena, until they are gone.
+        unsafe { dealloc(self.memory.as_ptr(), Arena::layout(self.size_bytes)) };
+    }
 }
 
 /// Memory that knows its pool.
@@ -55,10 +115,18 @@ struct Block {
 impl Pool {
     /// A pool that hands out at most `budget_bytes` at a time. Memory is taken from the system as it is used.
     pub fn new(budget_bytes: usize) -> Pool {
+        Pool::with_arena(budget_bytes, 0)
+    }
+
+    /// The same with an arena of `arena_bytes` (0: none), at most the budget.
+    pub fn with_arena(budget_bytes: usize, arena_bytes: usize) -> Pool {
+        let arena_bytes = arena_bytes.min(budget_bytes) / SIZE_MAX_BYTES * SIZE_MAX_BYTES;
         Pool(Rc::new(PoolInner {
+            arena: (arena_bytes > 0).then(|| Arena::new(arena_bytes)),
             budget_bytes,
             used_bytes: Cell::new(0),
             kept_bytes: Cell::new(0),
+            unused_bytes: Cell::new(0),
             lent_bytes: Cell::new(0),
             kept: RefCell::new(std::array::from_fn(|_| Vec::new())),
         }))
@@ -86,9 +154,25 @@ impl Pool {
         self.0.budget_bytes
     }
 
+    /// Address and size of the arena, if there is one.
+    pub fn arena(&self) -> Option<(usize, usize)> {
+        self.0.arena.as_ref().map(|arena| (arena.memory.as_ptr().expose_provenance(), arena.size_bytes))
+    }
+
     /// Bytes of memory that lent slices hold.
     pub fn lent_bytes(&self) -> usize {
         self.0.lent_bytes.get()
+    }
+
+    /// Gives half of the kept memory that was not used since the last call back to the system: all of it in the end, if
+    /// the shard stays quiet. About once a second.
+    pub fn trim_unused(&self) {
+        let unused = self.0.unused_bytes.get();
+        if unused > 0 {
+            let excess = if unused < UNUSED_SIZE_BYTES_MIN { unused } else { unused / 2 };
+            self.0.trim(self.0.kept_bytes.get() - excess);
+        }
+        self.0.unused_bytes.set(self.0.kept_bytes.get());
     }
 
     fn block(&self, size_bytes: usize) -> Option<Block> {
@@ -100,16 +184,20 @@ impl Pool {
         if used > self.0.budget_bytes {
             return None;
         }
-        let kept = class_of(size).and_then(|class| self.0.kept.borrow_mut()[class].pop());
-        let memory = match kept {
-            Some(memory) => {
-                self.0.kept_bytes.set(self.0.kept_bytes.get() - size);
-                memory
-            }
-            None => {
-                self.0.trim(self.0.budget_bytes - used);
-                allocate(size)
-            }
+        let of_arena = self.0.arena.as_ref().zip(class_of(size)).and_then(|(arena, class)| arena.take(class));
+        let kept = || class_of(size).and_then(|class| self.0.kept.borrow_mut()[class].pop());
+        let memory = match of_arena {
+            Some(memory) => memory,
+            None => match kept() {
+                Some(memory) => {
+                    self.0.set_kept_bytes(self.0.kept_bytes.get() - size);
+                    memory
+                }
+                None => {
+                    self.0.trim(self.0.budget_bytes - used);
+                    allocate(size)
+                }
+            },
         };
         self.0.used_bytes.set(used);
         Some(Block { memory, size_bytes: size, pool: self.0.clone() })
@@ -117,13 +205,18 @@ impl Pool {
 }
 
 impl PoolInner {
+    fn set_kept_bytes(&self, bytes: usize) {
+        self.kept_bytes.set(bytes);
+        self.unused_bytes.set(self.unused_bytes.get().min(bytes));
+    }
+
     /// Gives kept memory back to the system until at most `limit_bytes` of it are left, largest blocks first.
     fn trim(&self, limit_bytes: usize) {
         let mut kept = self.kept.borrow_mut();
         for class in (0..CLASS_COUNT).rev() {
             while self.kept_bytes.get() > limit_bytes {
                 let Some(memory) = kept[class].pop() else { break };
-                self.kept_bytes.set(self.kept_bytes.get() - (SIZE_MIN_BYTES << class));
+                self.set_kept_bytes(self.kept_bytes.get() - (SIZE_MIN_BYTES << class));
                 // SAFETY: the pool owns kept memory; it was allocated with this layout and is no longer listed.
                 unsafe { dealloc(memory.as_ptr(), layout(SIZE_MIN_BYTES << class)) };
             }
@@ -141,13 +234,16 @@ impl Drop for Block {
     fn drop(&mut self) {
         let pool = &self.pool;
         pool.used_bytes.set(pool.used_bytes.get() - self.size_bytes);
-        match class_of(self.size_bytes) {
-            Some(class) => {
+        match (class_of(self.size_bytes), &pool.arena) {
+            (Some(class), Some(arena)) if arena.holds(self.memory) => {
+                arena.kept.borrow_mut()[class].push(self.memory);
+            }
+            (Some(class), _) => {
                 pool.kept.borrow_mut()[class].push(self.memory);
                 pool.kept_bytes.set(pool.kept_bytes.get() + self.size_bytes);
             }
             // SAFETY: this block owns its memory, which was allocated with this layout; nobody else frees it.
-            None => unsafe { dealloc(self.memory.as_ptr(), layout(self.size_bytes)) },
+            (None, _) => unsafe { dealloc(self.memory.as_ptr(), layout(self.size_bytes)) },
         }
     }
 }
@@ -397,6 +493,40 @@ mod tests {
         assert_eq!(pool.used_bytes(), 64 * KIB);
         assert_eq!(pool.0.kept_bytes.get(), 0);
         drop(small);
+    }
+
+    #[test]
+    fn blocks_come_from_the_arena_while_there_is_some_and_go_back_to_it() {
+        let pool = Pool::with_arena(16 * MIB, 5 * MIB);
+        let (start, size) = pool.arena().expect("asked for");
+        assert_eq!((size, start % SIZE_MAX_BYTES), (4 * MIB, 0), "whole greatest blocks");
+        let is_inside = |buffer: &Buffer| (start..start + size).contains(&(buffer.as_ptr() as usize));
+        let small = pool.take(4 * KIB).expect("within the budget");
+        let large: Vec<Buffer> = (0..3).map(|_| pool.take(2 * MIB).expect("within the budget")).collect();
+        assert!(is_inside(&small));
+        assert_eq!(large.iter().filter(|buffer| is_inside(buffer)).count(), 1, "half a block is lost to alignment");
+        drop((small, large));
+        assert!(is_inside(&pool.take(2 * MIB).expect("within the budget")));
+        assert_eq!(pool.used_bytes(), 0);
+    }
+
+    #[test]
+    fn kept_memory_that_nobody_uses_goes_back_by_and_by() {
+        let pool = Pool::new(64 * MIB);
+        let many: Vec<_> = (0..16).map(|_| pool.take(2 * MIB).expect("within the budget")).collect();
+        drop(many);
+        pool.trim_unused();
+        assert_eq!(pool.0.kept_bytes.get(), 32 * MIB, "it was in use a moment ago");
+        // A buffer that comes and goes all the time is kept.
+        for _ in 0..10 {
+            drop(pool.take(2 * MIB));
+            pool.trim_unused();
+        }
+        assert_eq!(pool.0.kept_bytes.get(), 2 * MIB);
+        pool.trim_unused();
+        pool.trim_unused();
+        pool.trim_unused();
+        assert_eq!(pool.0.kept_bytes.get(), 0);
     }
 
     #[test]

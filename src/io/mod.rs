@@ -79,6 +79,15 @@ pub trait Io {
     /// How large the file system that holds `path` is, and how much of it is left. At once: it is in memory.
     fn space(&mut self, path: &Path) -> io::Result<Space>;
 
+    /// How many file transfers ([`Op::SendFile`]) may move bytes at a time; the others wait in the order of asking. More
+    /// than the implementation has pipes for, or 0, is brought into its bounds.
+    fn limit_transfers(&mut self, _count_max: usize) {}
+
+    /// File transfers that move bytes now.
+    fn transfer_count(&self) -> usize {
+        0
+    }
+
     /// The shard's budgeted buffers.
     fn pool(&self) -> &Pool;
 

@@ -40,7 +40,8 @@ pub enum Op {
     /// Sends `length_bytes` of `file` from `offset` without copying through user space (splice). May stop short: it
     /// does not wait for a slow receiver longer than the implementation's bound, so it must be asked again from
     /// where it stopped. The file must not be open for direct I/O. Completing with 0 bytes means that the receiver
-    /// took nothing within the bound, or that the file ends at `offset`.
+    /// took nothing within the bound; a file that ends at `offset` is an error (`UnexpectedEof`), since asking again
+    /// would change nothing.
     SendFile { socket: Socket, file: File, offset: u64, length_bytes: u32 },
     /// Opens a file.
     Open { path: PathBuf, options: OpenOptions },

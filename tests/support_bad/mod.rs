@@ -5,6 +5,8 @@
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -37,6 +39,31 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 /// The binary under test; `OTTLA_TEST_BINARY` names another, such as a release build.
 pub fn binary() -> PathBuf {
     std::env::var_os("OTTLA_TEST_BINARY").map_or_else(|| env!("CARGO_BIN_EXE_ottla").into(), PathBuf::from)
+}
+
+/// The binary as a user without rights, behind `wrapper`; `None` where we are not root.
+pub fn as_nobody(dir: &Path, wrapper: &[&str]) -> Option<Command> {
+    const NOBODY: u32 = 65534;
+    if !nix::unistd::geteuid().is_root() {
+        println!("skipped: only root can become somebody else");
+        return None;
+    }
+    // Where the binary lies nobody may look.
+    let own = dir.join("ottla");
+    if !own.exists() {
+        std::fs::copy(binary(), &own).unwrap();
+    }
+    std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let mut command = match wrapper.split_first() {
+        Some((first, rest)) => {
+            let mut command = Command::new(first);
+            command.args(rest).arg(own);
+            command
+        }
+        None => Command::new(own),
+    };
+    command.uid(NOBODY).gid(NOBODY);
+    Some(command)
 }
 
 /// A broker process and its log.

@@ -203,6 +203,9 @@ fn ring(read: &Reader<'_>) -> Result<RingOptions, UsageError> {
         coop_taskrun: deferred,
         sqpoll: sqpoll_idle_ms.map(|idle_ms| SubmissionPolling { idle_ms, cpu: sqpoll_cpu }),
         fixed_files: read.switch("ring-fixed-files")?,
+        registered_buffer_bytes: read
+            .size("ring-registered-buffers")?
+            .map_or(0, |size| usize::try_from(size).unwrap_or(usize::MAX)),
         spin_us: read.number("ring-spin-us", 0, 1_000_000)?.expect("has a default") as u32,
         worker_bounded_max: read.number("ring-worker-bounded-max", 0, 65_535)?.expect("has a default") as u32,
         worker_unbounded_max: read.number("ring-worker-unbounded-max", 0, 65_535)?.expect("has a default") as u32,

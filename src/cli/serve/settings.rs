@@ -73,6 +73,7 @@ pub const SETTINGS: &[Setting] = &[
     row(RING, "ring-sqpoll-cpu", "CPU", Kind::Number, None, "CPU of those threads [default: any]."),
     row(RING, "ring-spin-us", "US", Kind::Number, Some("0"), "Poll the ring so long before sleeping."),
     row(RING, "ring-fixed-files", "BOOL", Kind::Switch, Some("false"), "Register files and sockets with the ring."),
+    row(RING, "ring-registered-buffers", "SIZE", Kind::Text, None, "Register so much of each shard's memory with its ring; it is locked from the start [default: none]."),
     row(RING, "ring-no-defer-taskrun", "BOOL", Kind::Switch, Some("false"), "Do not ask for DEFER_TASKRUN and COOP_TASKRUN."),
     row(RING, "ring-worker-bounded-max", "N", Kind::Number, Some("16"), "Kernel workers for file operations of each ring; 0 leaves it to the kernel."),
     row(RING, "ring-worker-unbounded-max", "N", Kind::Number, Some("8"), "Kernel workers for socket and pipe operations of each ring; 0 leaves it to the kernel."),

@@ -253,6 +253,8 @@ impl Inside {
         let wanted = left.min(u64::from(length_bytes)).min(SEND_FILE_BYTES_MAX as u64) as usize;
         if options.direct {
             self.complete(id, Err(error(libc::EINVAL)));
+        } else if wanted == 0 && length_bytes > 0 {
+            self.complete(id, Err(io::Error::from(io::ErrorKind::UnexpectedEof)));
         } else if wanted > 0 && room == 0 {
             if !pending.is_bounded {
                 pending.is_bounded = true;

@@ -141,14 +141,16 @@ impl Ring {
 
     fn start_read(&mut self, index: u32, mut work: ReadWork) {
         let target = self.table.target(work.file.index());
+        let offset = work.offset + work.done as u64;
         let rest = &mut work.buffer[work.done..work.length];
-        let entry = opcode::Read::new(target.fd, rest.as_mut_ptr(), rest.len() as u32)
-            .offset(work.offset + work.done as u64)
-            .build()
-            .flags(target.flags);
+        let (memory, length) = (rest.as_mut_ptr(), rest.len() as u32);
+        let entry = match self.registered_index(memory) {
+            Some(number) => opcode::ReadFixed::new(target.fd, memory, length, number).offset(offset).build(),
+            None => opcode::Read::new(target.fd, memory, length).offset(offset).build(),
+        };
         self.slots.set(index, Work::Read(work));
         // SAFETY: the slot owns the buffer until the completion and nobody else can reach it.
-        unsafe { self.start(index, Step::Only, entry) };
+        unsafe { self.start(index, Step::Only, entry.flags(target.flags)) };
     }
 
     pub(super) fn read_done(&mut self, index: u32, mut work: ReadWork, result: i32) {
@@ -180,15 +182,19 @@ impl Ring {
     fn start_write(&mut self, index: u32, work: WriteWork) {
         let target = self.table.target(work.file.index());
         let rest = &work.slice.as_bytes()[work.done..];
-        let length = u32::try_from(rest.len()).unwrap_or(u32::MAX);
-        let entry = opcode::Write::new(target.fd, rest.as_ptr(), length)
-            .offset(work.offset + work.done as u64)
-            .rw_flags(if work.sync { libc::RWF_DSYNC } else { 0 })
-            .build()
-            .flags(target.flags);
+        let (memory, length) = (rest.as_ptr(), u32::try_from(rest.len()).unwrap_or(u32::MAX));
+        let offset = work.offset + work.done as u64;
+        let sync = if work.sync { libc::RWF_DSYNC } else { 0 };
+        let entry = match self.registered_index(memory) {
+            Some(number) => {
+                let write = opcode::WriteFixed::new(target.fd, memory, length, number);
+                write.offset(offset).rw_flags(sync).build()
+            }
+            None => opcode::Write::new(target.fd, memory, length).offset(offset).rw_flags(sync).build(),
+        };
         self.slots.set(index, Work::Write(work));
         // SAFETY: the slot's slice keeps the bytes, which nobody changes, until the completion.
-        unsafe { self.start(index, Step::Only, entry) };
+        unsafe { self.start(index, Step::Only, entry.flags(target.flags)) };
     }
 
     pub(super) fn write_done(&mut self, index: u32, mut work: WriteWork, result: i32) {

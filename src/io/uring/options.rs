@@ -26,6 +26,9 @@ pub struct RingOptions {
     pub sqpoll: Option<SubmissionPolling>,
     /// Register files and sockets with the ring, so that the kernel need not look them up at each operation.
     pub fixed_files: bool,
+    /// Bytes of the shard's memory that are registered with the ring, so that the kernel need not look up and pin pages
+    /// at each read and write of a file; 0: none. They are locked, and there from the start.
+    pub registered_buffer_bytes: usize,
     /// Microseconds of looking for completions before sleeping; 0: sleep at once, an idle shard uses no CPU.
     pub spin_us: u32,
     /// Kernel workers for files and block devices at a time (fsync, fallocate, open, rename); 0: the kernel's own
@@ -87,6 +90,7 @@ impl Default for RingOptions {
             coop_taskrun: true,
             sqpoll: None,
             fixed_files: false,
+            registered_buffer_bytes: 0,
             spin_us: 0,
             worker_bounded_max: 16,
             worker_unbounded_max: WORKER_UNBOUNDED_DEFAULT,

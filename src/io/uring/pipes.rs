@@ -52,18 +52,20 @@ pub(super) struct Pipes {
     free: Vec<Pipe>,
     lent_count: usize,
     count_max: usize,
+    /// Of these, how many may be lent for now.
+    lent_count_max: usize,
     /// Slots and their generations.
     waiting: VecDeque<(u32, u32)>,
 }
 
 impl Pipes {
     pub(super) fn new(count_max: usize) -> Pipes {
-        Pipes { free: Vec::new(), lent_count: 0, count_max, waiting: VecDeque::new() }
+        Pipes { free: Vec::new(), lent_count: 0, count_max, lent_count_max: count_max, waiting: VecDeque::new() }
     }
 
     /// An empty pipe; `None` if all are lent, and then `index` is queued for the next one.
     pub(super) fn take(&mut self, index: u32, generation: u32) -> io::Result<Option<Pipe>> {
-        if self.lent_count == self.count_max {
+        if self.lent_count >= self.lent_count_max {
             self.waiting.push_back((index, generation));
             return Ok(None);
         }
@@ -85,10 +87,15 @@ impl Pipes {
 
     /// Who waited longest, if a pipe is to be had.
     pub(super) fn next_waiting(&mut self) -> Option<(u32, u32)> {
-        if self.lent_count == self.count_max {
+        if self.lent_count >= self.lent_count_max {
             return None;
         }
         self.waiting.pop_front()
+    }
+
+    /// At most so many may be lent from now on, at least one.
+    pub(super) fn limit(&mut self, count_max: usize) {
+        self.lent_count_max = count_max.clamp(1, self.count_max);
     }
 
     /// Pipes that are lent now.

@@ -8,6 +8,7 @@
 use std::cell::RefCell;
 use std::io;
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::path::Path;
 use std::rc::Rc;
@@ -24,7 +25,7 @@ use super::options::{RingOptions, WORKER_UNBOUNDED_DEFAULT};
 use super::pipes::Pipes;
 use super::queue::Queue;
 use super::send_file::Stage;
-use super::setup::{RingError, RingReport, set_up};
+use super::setup::{REGISTERED_PIECE_BYTES, RingError, RingReport, make_pool, set_up};
 use super::slots::{Slots, Step, UserData, Work};
 use super::sockets::Frame;
 use super::table::Table;
@@ -78,6 +79,8 @@ pub struct Ring {
     closing_count: usize,
     spin: Duration,
     pool: Pool,
+    /// Addresses of memory that is registered.
+    registered: Range<usize>,
     /// The clock at the last `now`, which spares `poll` a look at it.
     last_now: Monotonic,
     /// When it was last said in the log that accepting had to pause.
@@ -90,7 +93,9 @@ impl Ring {
     /// A ring with a pool of `pool_budget_bytes`, to be used by the calling thread only. It keeps `lock` held until
     /// its last write is done.
     pub fn new(options: RingOptions, pool_budget_bytes: usize, lock: Option<&DataLock>) -> Result<Ring, RingError> {
-        let (ring, report) = set_up(&options, lock)?;
+        let (ring, mut report) = set_up(&options, lock)?;
+        let pool = make_pool(&ring, &options, pool_budget_bytes, &mut report);
+        let registered = pool.arena().filter(|_| report.registered_buffer_bytes > 0);
         let wake = Wake::new().map_err(|source| RingError::Other { step: "making an eventfd", source })?;
         let pipe_count = match options.worker_unbounded_max {
             0 => WORKER_UNBOUNDED_DEFAULT,
@@ -115,7 +120,8 @@ impl Ring {
             wake_armed: false,
             closing_count: 0,
             spin: Duration::from_micros(u64::from(options.spin_us)),
-            pool: Pool::new(pool_budget_bytes),
+            pool,
+            registered: registered.map_or(0..0, |(start, size)| start..start + size),
             last_now: Monotonic::default(),
             accept_warned: None,
             scratch: Vec::new(),
@@ -165,6 +171,12 @@ impl Ring {
     /// True if a request that ended with `result` is simply made again.
     pub(super) fn is_retry(&self, index: u32, result: i32) -> bool {
         matches!(-result, libc::EINTR | libc::EAGAIN) && !self.slots.is_cancelled(index)
+    }
+
+    /// The number of the registered buffer that holds the memory, if one does.
+    pub(super) fn registered_index(&self, memory: *const u8) -> Option<u16> {
+        let at = memory.addr();
+        self.registered.contains(&at).then(|| ((at - self.registered.start) / REGISTERED_PIECE_BYTES) as u16)
     }
 
     pub(super) fn read_monotonic(&self) -> Monotonic {
@@ -440,6 +452,15 @@ impl Io for Ring {
 
     fn space(&mut self, path: &Path) -> io::Result<Space> {
         super::names::space(path)
+    }
+
+    fn limit_transfers(&mut self, count_max: usize) {
+        self.pipes.limit(count_max);
+        self.start_waiting_for_pipes();
+    }
+
+    fn transfer_count(&self) -> usize {
+        self.pipes.lent_count()
     }
 
     fn pool(&self) -> &Pool {

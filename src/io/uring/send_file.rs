@@ -194,6 +194,9 @@ impl Ring {
         if filled > 0 && drained < 0 && !matches!(-drained, libc::EAGAIN | libc::EINTR | ERESTARTSYS) {
             return self.finish_send_file(index, work, drained);
         }
+        if filled == 0 && work.sent == 0 {
+            return self.finish(index, Err(io::Error::from(io::ErrorKind::UnexpectedEof)));
+        }
         // Short: the end of the file, a receiver that took less than its socket promised, or a cancellation.
         if sent < all || self.slots.is_cancelled(index) {
             return self.finish_send_file(index, work, 0);
@@ -212,7 +215,7 @@ impl Ring {
     }
 
     /// Lends free pipes to those who wait for one.
-    fn start_waiting_for_pipes(&mut self) {
+    pub(super) fn start_waiting_for_pipes(&mut self) {
         while let Some((index, generation)) = self.pipes.next_waiting() {
             if self.slots.is_stale(index, generation) {
                 continue;

@@ -9,6 +9,9 @@ use io_uring::{IoUring, Parameters, Probe, opcode};
 use super::capabilities::{KernelVersion, kernel_version};
 use super::lock::DataLock;
 use super::options::RingOptions;
+use crate::base::units::human_bytes;
+use crate::io::Pool;
+use crate::io::buffer::SIZE_MAX_BYTES;
 
 /// Below this a ring is of no use.
 const SQ_ENTRIES_MIN: u32 = 8;
@@ -17,6 +20,9 @@ const TEAR_DOWN_WAIT: Duration = Duration::from_secs(1);
 const TEAR_DOWN_RETRY: Duration = Duration::from_millis(20);
 /// The greatest table of registered files: above it descriptors are used plainly.
 const FIXED_FILE_COUNT_MAX: u32 = 16 * 1024;
+
+/// The greatest piece of memory that can be registered as one buffer.
+pub(super) const REGISTERED_PIECE_BYTES: usize = 1 << 30;
 
 /// Why there is no ring, and what mends it. Each is the operator's to mend.
 #[derive(Debug, thiserror::Error)]
@@ -87,6 +93,16 @@ pub struct RingReport {
     pub fallbacks: Vec<String>,
     /// Files that can be registered with the ring; 0: none are.
     pub fixed_file_count: u32,
+    /// Bytes of buffers that are registered with the ring.
+    pub registered_buffer_bytes: usize,
+    /// Microseconds of looking for completions before sleeping.
+    pub spin_us: u32,
+    /// The CPUs of the kernel's workers, if they are not the shard's.
+    pub worker_cpus: Option<Vec<usize>>,
+    /// Kernel workers for file operations and for others; 0: the kernel's own bound.
+    pub workers: [u32; 2],
+    /// Sends of at least so many bytes are zero-copy sends.
+    pub zero_copy_min_bytes: Option<usize>,
     /// The data directory's lock lives as long as this ring's last write.
     pub holds_data_lock: bool,
     /// Zero-copy sends are available.
@@ -100,6 +116,24 @@ impl fmt::Display for RingReport {
         write!(f, "ring of {}/{} entries, {}", self.sq_entries, self.cq_entries, self.flags.join(" "))?;
         if self.fixed_file_count > 0 {
             write!(f, ", {} fixed files", self.fixed_file_count)?;
+        }
+        if self.registered_buffer_bytes > 0 {
+            write!(f, ", {} of registered buffers", human_bytes(self.registered_buffer_bytes as u64))?;
+        }
+        if self.spin_us > 0 {
+            write!(f, ", spins for {} us", self.spin_us)?;
+        }
+        if self.workers != [0, 0] {
+            let [bounded, unbounded] =
+                self.workers.map(|count| if count == 0 { "any".into() } else { count.to_string() });
+            write!(f, ", {bounded}+{unbounded} kernel workers")?;
+        }
+        if let Some(cpus) = &self.worker_cpus {
+            let cpus: Vec<String> = cpus.iter().map(usize::to_string).collect();
+            write!(f, " on CPUs {}", cpus.join(","))?;
+        }
+        if let Some(bytes) = self.zero_copy_min_bytes {
+            write!(f, ", zero-copy sends from {}", human_bytes(bytes as u64))?;
         }
         for fallback in &self.fallbacks {
             write!(f, "; {fallback}")?;
@@ -131,6 +165,11 @@ pub(super) fn set_up(options: &RingOptions, lock: Option<&DataLock>) -> Result<(
         missing: Vec::new(),
         fallbacks,
         fixed_file_count: 0,
+        registered_buffer_bytes: 0,
+        spin_us: options.spin_us,
+        workers: [0, 0],
+        worker_cpus: None,
+        zero_copy_min_bytes: None,
         holds_data_lock: false,
         send_zero_copy: false,
         truncate_on_ring: false,
@@ -147,6 +186,7 @@ pub(super) fn set_up(options: &RingOptions, lock: Option<&DataLock>) -> Result<(
         report.send_zero_copy = false;
         report.fallbacks.push("no zero-copy sends: SQPOLL and fixed files exclude them".to_owned());
     }
+    report.zero_copy_min_bytes = options.send_zero_copy_min_bytes.filter(|_| report.send_zero_copy);
     bound_workers(&ring, options, &mut report);
     Ok((ring, report))
 }
@@ -259,7 +299,7 @@ fn disabled_by_sysctl() -> Option<u32> {
 fn memlock_limit() -> String {
     match nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_MEMLOCK) {
         Ok((libc::RLIM_INFINITY, _)) => "unlimited".to_owned(),
-        Ok((soft, _)) => crate::base::units::human_bytes(soft),
+        Ok((soft, _)) => human_bytes(soft),
         Err(errno) => errno.to_string(),
     }
 }
@@ -295,6 +335,7 @@ fn probe(ring: &IoUring, kernel: &KernelVersion, report: &mut RingReport) -> Res
         (opcode::OpenAt::CODE, "openat"),
         (opcode::PollAdd::CODE, "poll"),
         (opcode::Read::CODE, "read"),
+        (opcode::ReadFixed::CODE, "read_fixed"),
         (opcode::Recv::CODE, "recv"),
         (opcode::RenameAt::CODE, "renameat"),
         (opcode::Send::CODE, "send"),
@@ -302,6 +343,7 @@ fn probe(ring: &IoUring, kernel: &KernelVersion, report: &mut RingReport) -> Res
         (opcode::Splice::CODE, "splice"),
         (opcode::UnlinkAt::CODE, "unlinkat"),
         (opcode::Write::CODE, "write"),
+        (opcode::WriteFixed::CODE, "write_fixed"),
     ];
     if let Some((_, missing)) = needed.into_iter().find(|(code, _)| !probe.is_supported(*code)) {
         return Err(RingError::TooOld { kernel: kernel.release.clone(), missing });
@@ -344,11 +386,47 @@ fn register_files(
     Ok(())
 }
 
+/// A pool of `budget_bytes`, part of it registered if that was asked for and is allowed.
+pub(super) fn make_pool(ring: &IoUring, options: &RingOptions, budget_bytes: usize, report: &mut RingReport) -> Pool {
+    if options.registered_buffer_bytes == 0 {
+        return Pool::new(budget_bytes);
+    }
+    let pool = Pool::with_arena(budget_bytes, options.registered_buffer_bytes.max(SIZE_MAX_BYTES));
+    let Some((start, size)) = pool.arena() else {
+        report.fallbacks.push(format!("no registered buffers: {} are too little", human_bytes(budget_bytes as u64)));
+        return pool;
+    };
+    let pieces: Vec<libc::iovec> = (0..size)
+        .step_by(REGISTERED_PIECE_BYTES)
+        .map(|from| libc::iovec {
+            iov_base: std::ptr::with_exposed_provenance_mut(start + from),
+            iov_len: (size - from).min(REGISTERED_PIECE_BYTES),
+        })
+        .collect();
+    // SAFETY: the arena lives as long as the pool, which the ring owns and drops after its last operation; the kernel
+    // keeps the pages by itself, and uses them only for operations that name them.
+    match unsafe { ring.submitter().register_buffers(&pieces) } {
+        Ok(()) => {
+            report.registered_buffer_bytes = size;
+            pool
+        }
+        Err(error) => {
+            let cause = match error.raw_os_error() {
+                Some(libc::ENOMEM) => format!("memlock is limited to {}", memlock_limit()),
+                _ => error.to_string(),
+            };
+            report.fallbacks.push(format!("no registered buffers: {cause}"));
+            Pool::new(budget_bytes)
+        }
+    }
+}
+
 fn bound_workers(ring: &IoUring, options: &RingOptions, report: &mut RingReport) {
     // Zero leaves the kernel's own bound.
     let mut bounds = [options.worker_bounded_max, options.worker_unbounded_max];
-    if let Err(error) = ring.submitter().register_iowq_max_workers(&mut bounds) {
-        report.fallbacks.push(format!("no bound on kernel workers: {error}"));
+    match ring.submitter().register_iowq_max_workers(&mut bounds) {
+        Ok(()) => report.workers = [options.worker_bounded_max, options.worker_unbounded_max],
+        Err(error) => report.fallbacks.push(format!("no bound on kernel workers: {error}")),
     }
     let Some(cpus) = &options.worker_cpus else { return };
     // SAFETY: an all-zero set is an empty one.
@@ -357,7 +435,8 @@ fn bound_workers(ring: &IoUring, options: &RingOptions, report: &mut RingReport)
         // SAFETY: the index lies within the set.
         unsafe { libc::CPU_SET(cpu, &mut set) };
     }
-    if let Err(error) = ring.submitter().register_iowq_aff(&set) {
-        report.fallbacks.push(format!("kernel workers are not pinned: {error}"));
+    match ring.submitter().register_iowq_aff(&set) {
+        Ok(()) => report.worker_cpus = Some(cpus.clone()),
+        Err(error) => report.fallbacks.push(format!("kernel workers are not pinned: {error}")),
     }
 }

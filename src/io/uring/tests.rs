@@ -56,6 +56,7 @@ conformance_with!(
         ..RingOptions::default()
     }
 );
+conformance_with!(registered_buffers, RingOptions { registered_buffer_bytes: 4 * MIB, ..RingOptions::default() });
 conformance_with!(fixed_files, RingOptions { fixed_files: true, spin_us: 20, ..RingOptions::default() });
 
 #[test]
