@@ -401,7 +401,8 @@ fn a_client_that_stops_in_the_middle_of_a_frame_is_closed_in_time() {
 #[test]
 fn a_client_that_never_reads_is_bounded_and_closed_in_time() {
     // Each of five pipelines hundreds of fetches of 4 MiB out of a log of 64 MiB that is not all in the tail cache,
-    // and reads nothing. Answers pile up to a bound; when the client has taken nothing for its time it is closed.
+    // and reads nothing. Answers pile up to a bound; when the client has taken nothing for its time it is closed, or sooner:
+    // they hold all the memory there is for answers.
     let args = ["--set", "connections.max.idle.ms=4000", "--memory-per-shard", "64MiB", "--tail-cache", "8MiB"];
     let broker = Broker::start(&args);
     let mut filler = Wire::open(broker.address());
@@ -431,7 +432,7 @@ fn a_client_that_never_reads_is_bounded_and_closed_in_time() {
         std::thread::sleep(Duration::from_millis(50));
     }
     assert!(most < before + 70 * 1024, "{before} KiB, then {most} KiB");
-    broker.wait_for_log_count("the client did not take its responses in time", greedy.len());
+    broker.wait_for_log_count("the client did not take its responses", greedy.len());
     for wire in &mut greedy {
         wire.wait_for_close(support_bad::PATIENCE);
     }
@@ -544,6 +545,27 @@ fn clients_that_come_and_go_leave_nothing_behind() {
     }
     println!("KiB after each 800 visits: {rss_kib:?}");
     witness.finish(SLOWEST);
+}
+
+#[test]
+fn clients_that_just_go_are_counted_and_write_no_lines() {
+    // 200 clients reset their connections, half of them in the middle of a request.
+    let broker = Broker::start(&[]);
+    for number in 0..200 {
+        let mut wire = Wire::open(broker.address());
+        wire.metadata(Some("nothing"));
+        if number % 2 == 0 {
+            wire.send(&[0, 0, 1]);
+        }
+        let linger = libc::linger { l_onoff: 1, l_linger: 0 };
+        nix::sys::socket::setsockopt(&wire.stream, nix::sys::socket::sockopt::Linger, &linger).unwrap();
+    }
+    let began = Instant::now();
+    while broker.counter("connections_broken") < 200 {
+        assert!(began.elapsed() < support_bad::PATIENCE, "{} of 200", broker.counter("connections_broken"));
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    assert!(!broker.log().contains("connection closed"), "{}", broker.log());
 }
 
 /// A fetch that waits for an hour for more bytes than there will ever be.

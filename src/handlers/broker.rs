@@ -34,7 +34,15 @@ use crate::net::connection::{Input, Next, OP_RECEIVE, PATIENCE_MAX};
 use crate::net::{Admission, CloseReason, Connection, ConnectionId, Connections, Response, Ticket};
 use crate::protocol::{api, header};
 use crate::storage::Resources;
-use crate::telemetry::Counters;
+use crate::telemetry::{Counters, Occasional};
+
+/// When accepting is tried again after it has failed.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// A count in a line of the log, left out if it is zero.
+fn some(count: u64) -> Option<u64> {
+    (count > 0).then_some(count)
+}
 
 /// How a request was taken.
 #[derive(Debug)]
@@ -94,7 +102,10 @@ pub struct Broker<I: Io> {
     pub(super) spare_dirty: Vec<u32>,
     pub(super) tended_at: Monotonic,
     pub(super) retained_at: Monotonic,
-    pub(super) is_stopping: bool,
+    /// The shard stops: clients have until then to take their answers.
+    pub(super) draining_until: Option<Monotonic>,
+    pub(super) accepting_said: Occasional,
+    pub(super) closing_said: Occasional,
 }
 
 impl<I: Io> Broker<I> {
@@ -156,6 +167,9 @@ impl<I: Io> Broker<I> {
                 // The turn is what it asked for.
                 Deadline::Coordinator => {}
                 Deadline::Deletion(number) => self.deletion_waited(number),
+                Deadline::Accept => self.accept_again(),
+                // Every turn of a shard that stops looks.
+                Deadline::Drain => {}
             }
         }
         self.coordinate();
@@ -169,6 +183,9 @@ impl<I: Io> Broker<I> {
                 connection.flush(&mut self.io, self.now.monotonic);
             }
         }
+        if self.is_stopping() {
+            self.drain();
+        }
     }
 
     /// Slow work, about once a second.
@@ -179,18 +196,20 @@ impl<I: Io> Broker<I> {
         self.sweep_connections(Monotonic(now.0.saturating_sub(QUIET.as_nanos() as u64)));
         self.close_stalled();
         self.tend_coordinators();
+        self.io.pool().trim_unused();
         let retention = Duration::from_millis(self.options.config.log_retention_check_interval_ms);
-        if now.since(self.tended_at) >= TEND.min(retention) && !self.is_stopping {
+        if now.since(self.tended_at) >= TEND.min(retention) && !self.is_stopping() {
             self.tended_at = now;
             self.tend_logs();
         }
     }
 
     fn accepted(&mut self, completion: Completion) {
-        let is_over = !completion.more;
+        let (is_over, now) = (!completion.more, self.now.monotonic);
+        let mut has_failed = false;
         match completion.result {
             Ok(Outcome::Accepted { socket, peer }) => {
-                let has_room = !self.is_stopping && self.admission.admit();
+                let has_room = !self.is_stopping() && self.admission.admit();
                 let token = token::connection(self.connections.next_id());
                 let connection = has_room.then(|| {
                     let size_max = self.options.config.socket_request_max_bytes;
@@ -209,16 +228,32 @@ impl<I: Io> Broker<I> {
                             self.admission.leave();
                         }
                         self.counters.connections_refused += 1;
-                        tracing::warn!(%peer, connections = self.connections.len(), "connection refused: at a limit");
+                        if let Some(unsaid) = self.accepting_said.say(now) {
+                            let connections = self.connections.len();
+                            tracing::warn!(%peer, connections, unsaid = some(unsaid), "connection refused: at a limit");
+                        }
                     }
                 }
             }
             Ok(other) => panic!("accept completed with {other:?}"),
-            Err(error) if self.is_stopping => tracing::debug!(%error, "no longer accepting"),
-            Err(error) => tracing::error!(%error, "accepting failed"),
+            Err(error) if self.is_stopping() => tracing::debug!(%error, "no longer accepting"),
+            Err(error) => {
+                has_failed = true;
+                if let Some(unsaid) = self.accepting_said.say(now) {
+                    tracing::error!(%error, unsaid = some(unsaid), "accepting failed");
+                }
+            }
         }
-        if is_over
-            && !self.is_stopping
+        if has_failed {
+            // A cause that lasts would fail it again at once, and again.
+            self.deadlines.push(now + ACCEPT_PAUSE, Deadline::Accept);
+        } else if is_over {
+            self.accept_again();
+        }
+    }
+
+    fn accept_again(&mut self) {
+        if !self.is_stopping()
             && let Some(listener) = self.listener.clone()
         {
             self.io.submit(token::base(Kind::Accept, 0, 0), Op::Accept { listener });
@@ -266,6 +301,7 @@ impl<I: Io> Broker<I> {
                 // To a client that has left there is nothing to send.
                 let reason = match connection.is_peer_done() {
                     true => CloseReason::ClosedByPeer,
+                    false if error.kind() == std::io::ErrorKind::UnexpectedEof => CloseReason::FileEnded,
                     false => CloseReason::SocketError(error.raw_os_error().unwrap_or(0)),
                 };
                 return self.close(id, reason);
@@ -290,6 +326,9 @@ impl<I: Io> Broker<I> {
                 return self.forget_if_finished(id);
             }
             if connection.must_take_first(is_short) {
+                return connection.hold(input);
+            }
+            if self.draining_until.is_some() && !self.held.contains_key(&id) {
                 return connection.hold(input);
             }
             match input.next(|start| api::frame_size_bytes_max(i16::from_be_bytes(start))) {
@@ -374,11 +413,11 @@ impl<I: Io> Broker<I> {
         let has_requests = !connection.is_idle();
         if connection.closing().is_none() {
             let peer = connection.peer();
-            if reason.is_normal() {
+            self.counters.connections_broken += u64::from(!reason.is_normal());
+            if reason.is_normal() || reason.is_abrupt_end() {
                 tracing::debug!(%peer, %reason, "connection closed");
-            } else {
-                self.counters.connections_broken += 1;
-                tracing::warn!(%peer, %reason, "connection closed");
+            } else if let Some(unsaid) = self.closing_said.say(self.now.monotonic) {
+                tracing::warn!(%peer, %reason, unsaid = some(unsaid), "connection closed");
             }
         }
         connection.close(&mut self.io, reason);

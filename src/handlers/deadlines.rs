@@ -26,6 +26,10 @@ pub enum Deadline {
     Coordinator,
     /// A DeleteRecords of this number has waited for its timeout.
     Deletion(u64),
+    /// Accepting has failed and is tried again.
+    Accept,
+    /// A shard that stops has waited long enough for its clients.
+    Drain,
 }
 
 /// A queue of deadlines, earliest first; equal ones in order of entry, so that runs replay.

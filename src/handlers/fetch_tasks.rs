@@ -200,6 +200,12 @@ impl FetchTasks {
         is_its_own.then_some(slot.generation)
     }
 
+    /// The generation of a task that waits.
+    pub(super) fn waiting_generation(&self, index: u32) -> Option<u16> {
+        let slot = &self.slots[index as usize];
+        slot.task.as_ref().is_some_and(|task| task.read.is_none()).then_some(slot.generation)
+    }
+
     pub(super) fn is_waiting(&self, index: u32, generation: u16) -> bool {
         self.waiting(index, generation).is_some()
     }

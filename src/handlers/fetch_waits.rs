@@ -70,7 +70,7 @@ impl<I: Io> Broker<I> {
                 Deadline::Fetch { index, generation } => fetch_tasks.is_waiting(index, generation),
                 Deadline::Held(id) => parked.contains_key(&id),
                 Deadline::Deletion(number) => deletions.is_waiting(number),
-                Deadline::Coordinator => true,
+                Deadline::Coordinator | Deadline::Accept | Deadline::Drain => true,
             });
         }
     }
@@ -119,6 +119,15 @@ impl<I: Io> Broker<I> {
             if let Some(generation) = self.fetch_tasks.waiting_of(index, id) {
                 self.fetch_tasks.take(index, generation);
                 self.fetch_tasks.finish(index);
+            }
+        }
+    }
+
+    /// The shard stops: no fetch waits any longer.
+    pub(super) fn hurry_all_fetches(&mut self) {
+        for index in self.fetch_tasks.indexes() {
+            if let Some(generation) = self.fetch_tasks.waiting_generation(index) {
+                self.run_fetch(index, generation);
             }
         }
     }

@@ -46,5 +46,6 @@ mod reassignments;
 mod reconfigure;
 mod room;
 pub mod start;
+mod stop;
 pub mod token;
 mod topics;

@@ -148,6 +148,11 @@ impl ProduceTasks {
         index
     }
 
+    /// The connections whose requests these are.
+    pub(super) fn connections(&self) -> impl Iterator<Item = ConnectionId> {
+        self.tasks.iter().filter(|task| task.waiting_count > 0).map(|task| task.ticket.connection)
+    }
+
     fn get(&mut self, index: u32) -> &mut ProduceTask {
         let task = &mut self.tasks[index as usize];
         assert!(task.waiting_count > 0, "a task lives until all of its waits are over");

@@ -1,4 +1,4 @@
-//! The beginning and the end of a shard's broker: recovery of its partitions, and closing them.
+//! The beginning of a shard's broker: recovery of its partitions; and what its end leaves for the next start.
 
 use std::sync::Arc;
 
@@ -21,14 +21,14 @@ use super::room::RoomQueue;
 use super::token::{self, Kind};
 use crate::base::rng::Rng;
 use crate::controller::image::{Image, TopicImage};
-use crate::io::{Io, Token};
+use crate::io::Io;
 use crate::model::id::{PartitionIndex, ShardId, TopicIdPartition};
 use crate::net::connection::RECEIVE_SIZE_BYTES_MIN;
-use crate::net::{Admission, CloseReason, ConnectionId, Connections};
+use crate::net::{Admission, Connections};
 use crate::storage::checkpoint::{CleanStopWriter, PartitionState};
 use crate::storage::recovery::{Known, recover};
-use crate::storage::{Identity, Log, Resources, State};
-use crate::telemetry::Counters;
+use crate::storage::{Identity, Log, Resources};
+use crate::telemetry::{Counters, Occasional};
 
 /// States of partitions that stopped cleanly.
 pub type CleanStates = FxHashMap<TopicIdPartition, PartitionState>;
@@ -96,7 +96,9 @@ impl<I: Io> Broker<I> {
             spare_dirty: Vec::new(),
             tended_at: now.monotonic,
             retained_at: now.monotonic,
-            is_stopping: false,
+            draining_until: None,
+            accepting_said: Occasional::default(),
+            closing_said: Occasional::default(),
             options,
         }
     }
@@ -154,31 +156,6 @@ impl<I: Io> Broker<I> {
         self.partitions.insert(Partition::new(id, topic.name.clone(), config, log));
     }
 
-    /// Stops taking requests and makes every log durable. [`is_stopped`](Self::is_stopped) tells when all are.
-    pub fn stop(&mut self) {
-        self.is_stopping = true;
-        self.io.cancel(token::base(Kind::Accept, 0, 0));
-        self.listener = None;
-        let ids: Vec<ConnectionId> = self.connections.ids().collect();
-        for id in ids {
-            self.close(id, CloseReason::Stopping);
-        }
-        let slots: Vec<u32> = self.partitions.slots().collect();
-        for slot in slots {
-            let log = &mut self.partitions.get_mut(slot).log;
-            if log.state() != State::Deleted {
-                let events = log.close_for_clean_stop(&mut self.io);
-                self.react(slot, events);
-            }
-        }
-    }
-
-    /// True when every log is closed and every connection is gone.
-    pub fn is_stopped(&self) -> bool {
-        let is_closed = |log: &Log| matches!(log.state(), State::Closed | State::Deleted) || log.offline().is_some();
-        self.is_stopping && self.connections.is_empty() && self.partitions.iter().all(|p| is_closed(&p.log))
-    }
-
     /// What the next start needs of the closed logs, in chunks to be written one behind the other.
     pub fn clean_stop_chunks(&mut self) -> Vec<Vec<u8>> {
         let mut writer = CleanStopWriter::default();
@@ -192,10 +169,5 @@ impl<I: Io> Broker<I> {
         }
         chunks.extend(writer.finish());
         chunks
-    }
-
-    /// The token of the accept operation: it is the first to go when the shard stops.
-    pub fn accept_token() -> Token {
-        token::base(Kind::Accept, 0, 0)
     }
 }

@@ -63,6 +63,8 @@ pub enum CloseReason {
     ClosedByPeer,
     /// The socket failed.
     SocketError(i32),
+    /// A file is shorter than what was to be sent of it.
+    FileEnded,
     /// A frame above `socket.request.max.bytes`, or below the least.
     FrameSize(i64),
     /// The bytes are no request.
@@ -86,6 +88,11 @@ impl CloseReason {
     pub fn is_normal(self) -> bool {
         matches!(self, CloseReason::ClosedByPeer | CloseReason::Idle | CloseReason::Stopping)
     }
+
+    /// True if the client has just gone, as killed ones do: worth counting, not a line in the log.
+    pub fn is_abrupt_end(self) -> bool {
+        matches!(self, CloseReason::SocketError(libc::ECONNRESET | libc::EPIPE))
+    }
 }
 
 impl fmt::Display for CloseReason {
@@ -95,6 +102,7 @@ impl fmt::Display for CloseReason {
             CloseReason::SocketError(errno) => {
                 write!(f, "socket error: {}", io::Error::from_raw_os_error(*errno))
             }
+            CloseReason::FileEnded => write!(f, "a segment's file is shorter than its batches"),
             CloseReason::FrameSize(bytes) => {
                 write!(f, "a frame of {bytes} bytes is outside of what socket.request.max.bytes allows")
             }
@@ -293,7 +301,7 @@ impl Connection {
     }
 
     /// True if there are answers that it has not taken.
-    fn has_unsent(&self) -> bool {
+    pub fn has_unsent(&self) -> bool {
         self.send.pending_bytes() > 0 || self.queue.ready_bytes() > 0
     }
 

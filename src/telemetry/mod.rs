@@ -1,7 +1,11 @@
 //! What a shard counts about itself. Plain numbers owned by the shard, so that counting costs an addition; others
 //! get a copy when they ask.
 
+mod occasional;
+
 use std::fmt;
+
+pub use occasional::Occasional;
 
 macro_rules! counters {
     ($($(#[$doc:meta])* $name:ident,)+) => {

@@ -12,6 +12,7 @@
 //! | [`fetching`] | long polls and sessions |
 //! | [`faults`] | full and failing disks |
 //! | [`hostile`] | clients that misbehave |
+//! | [`stopping`] | what clients get from a shard that stops |
 //! | [`memory`] | what clients hold together |
 //! | [`offsets`] | group coordinators and committed offsets |
 //! | [`workload`] | everything at once, by the seed |
@@ -29,5 +30,6 @@ mod memory;
 mod node;
 mod offsets;
 mod routing;
+mod stopping;
 mod topics;
 mod workload;

@@ -206,11 +206,16 @@ impl TestNode {
         self.run_until(|node| node.world.now().monotonic >= until)
     }
 
-    /// Stops cleanly; false if the power was cut meanwhile.
-    pub fn stop(mut self) -> bool {
+    /// Tells every shard to stop.
+    pub fn ask_to_stop(&mut self) {
         for shard in 0..self.shards.len() {
             assert!(self.mailboxes.send(ShardId(shard as u16), Message::Stop).is_ok(), "the inbox has room");
         }
+    }
+
+    /// Stops cleanly; false if the power was cut meanwhile.
+    pub fn stop(mut self) -> bool {
+        self.ask_to_stop();
         self.run_until(|node| node.shards.iter().all(|shard| shard.phase() == Phase::Stopped))
     }
 
