@@ -12,6 +12,7 @@ use super::apply::Removals;
 use super::bus::{CONTROLLER, Message, Waiting};
 use super::call::RequestInfo;
 use super::coordinator::CoordinatorHost;
+use super::cold_reads::ColdReads;
 use super::deadlines::{Deadline, Deadlines};
 use super::delete_records::Deletions;
 use super::endpoints::Endpoints;
@@ -88,6 +89,7 @@ pub struct Broker<I: Io> {
     pub(super) parked: FxHashMap<ConnectionId, Parked>,
     pub(super) room_queue: RoomQueue,
     pub(super) fetch_tasks: FetchTasks,
+    pub(super) cold_reads: ColdReads,
     pub(super) sessions: FetchSessions,
     pub(super) lookups: Lookups,
     pub(super) deletions: Deletions,
@@ -176,6 +178,7 @@ impl<I: Io> Broker<I> {
         // Writes go first: the disk works while answers are being sent.
         self.commit_dirty();
         self.record_materialized();
+        self.serve_cold();
         self.serve_waiters();
         self.serve_held_fetches();
         for id in self.unsent.drain(..) {
@@ -291,9 +294,13 @@ impl<I: Io> Broker<I> {
     fn sent(&mut self, id: ConnectionId, completion: Completion) {
         let now = self.now.monotonic;
         let Some(connection) = self.connections.find(id) else { return };
+        let mut is_transfer = false;
         match completion.result {
             Ok(Outcome::Sent { gather, bytes }) => connection.sent(&mut self.io, gather, bytes, now),
-            Ok(Outcome::SentFile { bytes }) => connection.transferred(&mut self.io, bytes, now),
+            Ok(Outcome::SentFile { bytes }) => {
+                connection.transferred(&mut self.io, bytes, now);
+                is_transfer = bytes > 0;
+            }
             Ok(other) => panic!("a send completed with {other:?}"),
             Err(error) => {
                 connection.send_failed();
@@ -309,6 +316,9 @@ impl<I: Io> Broker<I> {
         }
         connection.recount(&mut self.admission);
         let has_more = connection.is_held();
+        if is_transfer {
+            self.note_transfer();
+        }
         self.forget_if_finished(id);
         if has_more {
             self.serve(id);
@@ -425,6 +435,7 @@ impl<I: Io> Broker<I> {
         self.forget_held(id);
         if has_requests {
             self.forget_fetches(id);
+            self.forget_cold(id);
         }
         self.forget_if_finished(id);
     }

@@ -30,7 +30,7 @@ use crate::net::{CloseReason, ConnectionId, Content, Gap, Response};
 use crate::protocol::error::ErrorCode;
 use crate::protocol::fetch::{FetchRequest, FetchResponseEncoder, FetchResponseHead, FetchStep, ForgottenStep};
 use crate::protocol::{LeaderIdAndEpoch, Topic, TopicRef as WireTopicRef};
-use crate::storage::{Range, ReadError, ReadRequest, ReadStep, UpTo};
+use crate::storage::{Range, ReadError, ReadRequest, ReadSource, ReadStep, UpTo};
 
 /// What a fetch that reads from disk may hold, as a rule: one read of each of its partitions in turn.
 const READ_EXPECTED_BYTES: u64 = MIB as u64;
@@ -74,6 +74,8 @@ impl<I: Io> Broker<I> {
             room_until: None,
             read: None,
             is_expected: false,
+            is_cold: false,
+            waits_for_disk: false,
         });
         match plan {
             Err(error) => {
@@ -166,9 +168,12 @@ impl<I: Io> Broker<I> {
         let (read, read_from) = task.read.take().expect("it was reading");
         let part = task.next;
         match self.look_at(&mut task.parts[part]) {
-            None => task.next += 1,
+            None => {
+                self.end_cold(&mut task);
+                task.next += 1;
+            }
             // The topic was deleted and created again: the new one is read from the beginning of the part.
-            Some(slot) if self.partitions.get_mut(slot).id != read_from => {}
+            Some(slot) if self.partitions.get_mut(slot).id != read_from => self.end_cold(&mut task),
             Some(slot) => {
                 let log = &mut self.partitions.get_mut(slot).log;
                 let step = read.resume(&mut self.io, log, completion.result);
@@ -185,7 +190,12 @@ impl<I: Io> Broker<I> {
     pub(super) fn run_fetch(&mut self, index: u32, generation: u16) {
         let mut task = self.fetch_tasks.take(index, generation).expect("the caller knows that it is there");
         if !self.is_answerable(task.ticket) {
+            self.end_cold(&mut task);
             return self.fetch_tasks.finish(index);
+        }
+        if task.waits_for_disk {
+            // Its turn comes.
+            return self.fetch_tasks.put_back(index, task);
         }
         let may_read = match task.next {
             0 => match self.fetch_turn(&mut task, index, generation) {
@@ -210,10 +220,19 @@ impl<I: Io> Broker<I> {
             let (log, read_from) = (&mut partition.log, partition.id);
             task.parts[part].high_watermark = log.high_watermark();
             task.parts[part].log_start_offset = log.log_start();
+            let source = log.source_of(offset);
             if !may_read || (limit == 0 && !is_first) || offset >= log.high_watermark() {
                 task.next += 1;
                 continue;
             }
+            if source != ReadSource::Memory && !self.begin_cold(&mut task, index, generation) {
+                return self.fetch_tasks.put_back(index, task);
+            }
+            let limit = match source {
+                ReadSource::Memory | ReadSource::Sealed => limit,
+                ReadSource::Active => limit.min(self.cold_pace().size_bytes_max),
+            };
+            let log = &mut self.partitions.get_mut(slot).log;
             let request = ReadRequest {
                 offset,
                 size_bytes_max: u32::try_from(limit).unwrap_or(u32::MAX),
@@ -237,11 +256,15 @@ impl<I: Io> Broker<I> {
         read_from: TopicIdPartition,
         (index, generation): (u32, u16),
     ) -> bool {
+        if !matches!(step, ReadStep::Pending(_)) {
+            self.end_cold(task);
+        }
         let room = self.room();
         let part = &mut task.parts[task.next];
         match step {
             ReadStep::Pending(read) => {
                 task.read = Some((read, read_from));
+                self.note_cold(task);
                 if !task.is_expected
                     && let Some(connection) = self.connections.find(task.ticket.connection)
                 {

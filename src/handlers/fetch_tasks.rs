@@ -94,6 +94,10 @@ pub(super) struct FetchTask {
     pub read: Option<(ReadTask, TopicIdPartition)>,
     /// The connection was told to expect an answer.
     pub is_expected: bool,
+    /// It has a place among the reads from disk.
+    pub is_cold: bool,
+    /// It waits for one.
+    pub waits_for_disk: bool,
 }
 
 /// What a task takes besides itself and its parts: its slot, its deadline, its waits, and what allocating adds.
@@ -204,6 +208,13 @@ impl FetchTasks {
     pub(super) fn waiting_generation(&self, index: u32) -> Option<u16> {
         let slot = &self.slots[index as usize];
         slot.task.as_ref().is_some_and(|task| task.read.is_none()).then_some(slot.generation)
+    }
+
+    /// Tells a task that waits for a place among the reads from disk that it has one; false if it is gone.
+    pub(super) fn has_disk(&mut self, index: u32, generation: u16) -> bool {
+        let slot = self.slots.get_mut(index as usize).filter(|slot| slot.generation == generation);
+        let task = slot.and_then(|slot| slot.task.as_mut());
+        task.is_some_and(|task| std::mem::replace(&mut task.waits_for_disk, false))
     }
 
     pub(super) fn is_waiting(&self, index: u32, generation: u16) -> bool {

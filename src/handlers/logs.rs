@@ -86,6 +86,7 @@ impl<I: Io> Broker<I> {
                 partition.flush_if_due(&mut self.io, self.now.monotonic);
                 partition.log.commit(&mut self.io);
                 let events = partition.log.take_events();
+                self.commit_began(slot);
                 self.react(slot, events);
             }
         }
@@ -97,6 +98,7 @@ impl<I: Io> Broker<I> {
         let now = self.now;
         let partition = self.partitions.current(slot, generation).expect("a log stays until it is quiet");
         let events = partition.log.complete(&mut self.io, completion.token, completion.result, now);
+        self.time_commit(slot);
         self.react(slot, events);
         self.retry_starved();
         self.retry_coordinators();

@@ -19,6 +19,8 @@ pub mod bus;
 pub mod call;
 mod coordinator;
 mod create_partitions;
+mod cold_pace;
+mod cold_reads;
 mod deadlines;
 mod delete_records;
 mod describe_cluster;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use rustc_hash::FxHashMap;
 
+use super::cold_reads::CommitBegan;
 use super::fetch_tasks::FetchWait;
 use super::metadata::is_internal;
 use super::produce::AckWait;
@@ -40,6 +41,8 @@ pub struct Partition {
     pub flushed_at: Monotonic,
     /// Its topic is deleted and its directory is gone.
     pub is_removed: bool,
+    /// The commit under way, if it is timed.
+    pub commit_began: Option<CommitBegan>,
     is_dirty: bool,
 }
 
@@ -58,6 +61,7 @@ impl Partition {
             quiet_end: -1,
             flushed_at: Monotonic(0),
             is_removed: false,
+            commit_began: None,
             is_dirty: false,
         }
     }

@@ -7,6 +7,7 @@ use rustc_hash::FxHashMap;
 use super::broker::Broker;
 use super::bus::Waiting;
 use super::coordinator::CoordinatorHost;
+use super::cold_reads::ColdReads;
 use super::deadlines::Deadlines;
 use super::delete_records::Deletions;
 use super::endpoints::Endpoints;
@@ -82,6 +83,7 @@ impl<I: Io> Broker<I> {
             starved: Vec::new(),
             parked: FxHashMap::default(),
             room_queue: RoomQueue::new(options.pool_size_bytes),
+            cold_reads: ColdReads::default(),
             fetch_tasks: FetchTasks::new(options.pool_size_bytes),
             sessions: FetchSessions::new(slots),
             lookups: Lookups::default(),

@@ -84,6 +84,11 @@ impl Log {
         self.in_flight = Some(InFlight { boundary: chunk.boundary.get(), chunk, from, to, rest, sync });
     }
 
+    /// Bytes of the write under way, if there is one.
+    pub fn writing_bytes(&self) -> Option<u64> {
+        self.in_flight.as_ref().map(|write| write.to - write.from)
+    }
+
     /// Takes the completion of a write.
     pub(super) fn finish_write(&mut self, io: &mut impl Io, result: io::Result<Outcome>) {
         let mut write = self.in_flight.take().expect("a write completes once");

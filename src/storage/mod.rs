@@ -61,7 +61,7 @@ pub use files::FileCache;
 pub use log::{Identity, Log, Resources, State};
 pub use lookup::{LookupStep, LookupTask};
 pub use options::{AckAfter, LogOptions, PrepareMode};
-pub use reader::{Range, ReadPlan, ReadRequest, ReadStep, ReadTask, UpTo};
+pub use reader::{Range, ReadPlan, ReadRequest, ReadSource, ReadStep, ReadTask, UpTo};
 pub use recovery::{Known, RecoveryError, RecoveryStats, recover};
 pub use tail_cache::TailBudget;
 

@@ -95,6 +95,17 @@ pub struct ReadPlan {
     pub paths: PathBytes,
 }
 
+/// Where a read begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReadSource {
+    /// In memory.
+    Memory,
+    /// In the file of a sealed segment.
+    Sealed,
+    /// In the file of a segment that is still written.
+    Active,
+}
+
 /// How a read stands.
 pub enum ReadStep {
     /// Done. An empty plan: there is nothing at the offset yet, or not even one batch fits the limit.
@@ -168,6 +179,25 @@ impl Log {
         let later: u64 =
             later.map(|s| if s.base_offset == bound.segment { bound.position } else { s.size_bytes }).sum();
         end.position.saturating_sub(start) + later
+    }
+
+    /// Where a read from `offset` up to the high watermark would begin. Exact where readers go on from one read to the
+    /// next; else it may be a file although the batch is among the oldest in memory.
+    pub fn source_of(&self, offset: Offset) -> ReadSource {
+        if offset >= self.high_watermark.offset {
+            return ReadSource::Memory;
+        }
+        let Some((segment, _)) = self.segment_for(offset, self.high_watermark) else { return ReadSource::Memory };
+        let position = match (&segment.index, self.hints.find(offset)) {
+            (_, Some(place)) if place.segment == segment.base_offset => place.position,
+            (Index::Memory(index), _) => u64::from(index.view().floor(offset)),
+            (Index::Sidecar, _) => 0,
+        };
+        match segment.is_sealed() {
+            _ if self.tail.holds(segment.base_offset, position) => ReadSource::Memory,
+            true => ReadSource::Sealed,
+            false => ReadSource::Active,
+        }
     }
 
     /// The place that a read of this kind may not pass.
@@ -300,7 +330,7 @@ impl ReadTask {
             return Ok(Some(end));
         }
         let mut size_max = u64::from(self.request.size_bytes_max);
-        let in_memory = log.tail.first_position(segment.base_offset).is_some_and(|first| first <= start.position);
+        let in_memory = log.tail.holds(segment.base_offset, start.position);
         if !in_memory && !segment.is_sealed() {
             size_max = size_max.min(READ_SIZE_BYTES_MAX);
         }

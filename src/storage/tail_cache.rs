@@ -350,18 +350,24 @@ impl Tail {
         end <= from
     }
 
-    /// The lowest position of `segment` from which on everything is in memory, if any of it is.
-    pub fn first_position(&self, segment: Offset) -> Option<u64> {
+    /// True if everything of `segment` from `position` on is in memory. Near the log's end this looks at few chunks.
+    pub fn holds(&self, segment: Offset, position: u64) -> bool {
         let mut first = None;
         for chunk in self.newest_first() {
             if chunk.is_gone() || chunk.segment < segment {
-                break;
+                return false;
             }
-            if chunk.segment == segment && first.is_none_or(|first| chunk.end() >= first) {
+            if chunk.segment == segment {
+                if first.is_some_and(|first| chunk.end() < first) {
+                    return false;
+                }
+                if chunk.position() <= position {
+                    return true;
+                }
                 first = Some(chunk.position());
             }
         }
-        first
+        false
     }
 
     /// Keeps only what the next append needs; for a log that has been quiet.

@@ -60,6 +60,10 @@ counters! {
     fetch_bytes_direct,
     /// Bytes of batches that had to be copied into the response.
     fetch_bytes_copy,
+    /// Reads from disk for fetches that had to wait for others.
+    cold_waits,
+    /// Times that reads from disk were narrowed because commits beside them took longer.
+    cold_narrowed,
     /// Fetches that waited for data.
     fetch_waits,
     /// Fetches that had to wait because too many others waited for data.

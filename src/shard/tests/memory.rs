@@ -1,4 +1,4 @@
-//! What clients hold together: answers that they do not take, fetches that wait.
+//! What clients hold together: answers that they do not take, fetches that wait, places among the reads from disk.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use super::client::{
 };
 use super::node::{Spec, TestNode};
 use crate::base::units::{KIB, MIB};
-use crate::io::sim::{World, WorldOptions};
+use crate::io::sim::{Latency, World, WorldOptions};
 use crate::model::id::TopicId;
 use crate::model::limits::{ANSWERS_POOL_SHARE, FETCH_TASKS_POOL_SHARE};
 
@@ -147,5 +147,45 @@ fn fetches_that_wait_stay_within_their_share_and_all_are_answered() {
         });
         assert!(done && most <= 2 * MIB / FETCH_TASKS_POOL_SHARE + KIB, "seed {seed}: {most}");
         assert_eq!(node.shards[0].broker().fetch_task_bytes(), 0);
+    }
+}
+
+#[test]
+fn reads_from_disk_are_few_at_a_time_and_clients_take_turns() {
+    // Twenty clients ask for old records, eight requests ahead each, on a disk that is slow to read; then one more asks
+    // once. It waits for one turn of the others, not for all that they asked before.
+    for seed in 0..3 {
+        let slow = Latency::steady(50_000_000..=60_000_000);
+        let world = World::new(seed, WorldOptions { read: slow, ..WorldOptions::default() });
+        let mut spec = Spec::new(1);
+        (spec.pool_size_bytes, spec.tail_size_bytes) = (64 * MIB, 64 * KIB);
+        let mut node = TestNode::start(&world, &spec);
+        let mut writer = Client::connect(&node, 0);
+        let id = writer.create(&mut node, "t", 1, &[]);
+        for _ in 0..40 {
+            let bytes = batch(world.now().wall, None, &[&[1; 20_000]]);
+            assert_eq!(writer.produce(&mut node, id, 0, bytes).error_code, 0);
+        }
+        let fetch = |offset: i64| fetch_request(id, 0, offset).with_max_bytes(30_000);
+        let mut many: Vec<Client> = (0..20).map(|_| Client::connect(&node, 0)).collect();
+        for (number, client) in many.iter_mut().enumerate() {
+            (0..8).for_each(|ahead| client.send(FETCH_BY_ID, &fetch((number + ahead) as i64)));
+        }
+        node.run_for(Duration::from_millis(20));
+        let mut last = Client::connect(&node, 0);
+        last.send(FETCH_BY_ID, &fetch(5));
+        let (mut answered, mut before, mut most) = (0, None, 0);
+        let done = node.run_until(|node| {
+            most = most.max(node.shards[0].broker().cold_read_count());
+            answered += many.iter_mut().filter_map(|client| client.take::<FetchRequest>(FETCH_BY_ID)).count();
+            if last.take::<FetchRequest>(FETCH_BY_ID).is_some() {
+                before = Some(answered);
+            }
+            answered == 160 && before.is_some()
+        });
+        assert!(done && (1..=8).contains(&most), "seed {seed}: {most} at a time");
+        assert!(node.shards[0].broker().counters.cold_waits > 0, "seed {seed}");
+        let before = before.expect("answered");
+        assert!(before < 60, "seed {seed}: {before} were answered before it");
     }
 }

@@ -295,12 +295,12 @@ impl Bench {
                     );
                 }
                 eprintln!(
-                    "end {:?} written {:?} durable {:?} hw {:?} tail from {:?}",
+                    "end {:?} written {:?} durable {:?} hw {:?} tail of {} bytes",
                     self.log.end,
                     self.log.written,
                     self.log.durable,
                     self.log.high_watermark,
-                    self.log.tail.first_position(self.log.end.segment)
+                    self.log.tail.memory_bytes()
                 );
                 panic!("read of {offset} (seed {}): {error}", self.world.seed())
             }

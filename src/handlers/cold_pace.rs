@@ -1,0 +1,190 @@
+//! How much may be read from disk at a time beside appends: wide where nobody notices, narrow where writes get slow.
+//!
+//! A commit that no read from disk met tells what writes of its size take on this disk; one that did is compared with
+//! that. Where such commits take clearly longer, fewer reads are let in and smaller ones, step by step; where they do
+//! not, or nothing is written any more, more again. The narrowest step is one read at a time, which gives a single
+//! reader that is far behind nearly what it has alone; the width is what many of them share.
+//!
+//! Pure: times come in, a pace goes out. It must not know partitions or connections.
+
+use std::time::Duration;
+
+use crate::base::time::Monotonic;
+use crate::base::units::{KIB, MIB};
+use crate::model::limits::{BLOCK_SIZE_BYTES, COMMIT_SIZE_BYTES_MAX};
+
+/// How much may be read from disk at a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Pace {
+    /// Reads into memory, and as many file transfers.
+    pub count_max: usize,
+    /// What one read may return, but for its first batch.
+    pub size_bytes_max: usize,
+}
+
+/// The steps, from the widest. Eight of 1 MiB is where the disks that were measured have no more to give.
+const PACES: [Pace; 4] = [
+    Pace { count_max: 8, size_bytes_max: MIB },
+    Pace { count_max: 4, size_bytes_max: MIB / 2 },
+    Pace { count_max: 2, size_bytes_max: MIB / 4 },
+    Pace { count_max: 1, size_bytes_max: 256 * KIB },
+];
+/// From this ratio on commits beside reads are slow.
+const RATIO_SLOW: f32 = 1.4;
+/// Below this one they are not.
+const RATIO_FAST: f32 = 1.15;
+/// The least time between two steps down, and between two steps up.
+const NARROW_EVERY: Duration = Duration::from_millis(10);
+const WIDEN_EVERY: Duration = Duration::from_millis(200);
+/// Without a commit for so long nobody is disturbed.
+const IDLE_AFTER: Duration = Duration::from_secs(1);
+/// The weight of a new commit in what quiet ones take, and in how much longer the others do.
+const QUIET_WEIGHT: f32 = 1.0 / 32.0;
+const RATIO_WEIGHT: f32 = 1.0 / 16.0;
+/// What one commit counts as at most: an outlier of a disk is not the readers' doing.
+const RATIO_MAX: f32 = 4.0;
+/// Quiet commits of a size before others are compared with them.
+const QUIET_COUNT_MIN: u32 = 8;
+
+/// Sizes of commits by powers of two of a block, synced or not.
+const CLASS_COUNT: usize = 2 * ((COMMIT_SIZE_BYTES_MAX / BLOCK_SIZE_BYTES).trailing_zeros() as usize + 1);
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Quiet {
+    took_ns: f32,
+    count: u32,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct ColdPace {
+    quiet: [Quiet; CLASS_COUNT],
+    ratio: f32,
+    step: usize,
+    changed_at: Monotonic,
+    committed_at: Monotonic,
+}
+
+impl Default for ColdPace {
+    fn default() -> ColdPace {
+        ColdPace {
+            quiet: [Quiet::default(); CLASS_COUNT],
+            ratio: 1.0,
+            step: 0,
+            changed_at: Monotonic::default(),
+            committed_at: Monotonic::default(),
+        }
+    }
+}
+
+impl ColdPace {
+    /// How much may be read now.
+    pub fn pace(&self, now: Monotonic) -> Pace {
+        PACES[if now.since(self.committed_at) > IDLE_AFTER { 0 } else { self.step }]
+    }
+
+    /// A commit of `size_bytes` took so long. `is_quiet`: nothing was read from disk meanwhile. True if that made the
+    /// pace narrower.
+    pub fn commit_took(
+        &mut self,
+        now: Monotonic,
+        size_bytes: u64,
+        is_synced: bool,
+        took: Duration,
+        is_quiet: bool,
+    ) -> bool {
+        if now.since(self.committed_at) > IDLE_AFTER {
+            (self.ratio, self.step) = (1.0, 0);
+        }
+        self.committed_at = now;
+        let took_ns = took.as_nanos() as f32;
+        let quiet = &mut self.quiet[class_of(size_bytes, is_synced)];
+        if is_quiet {
+            let weight = if quiet.count < QUIET_COUNT_MIN { 1.0 / (quiet.count + 1) as f32 } else { QUIET_WEIGHT };
+            quiet.took_ns += (took_ns - quiet.took_ns) * weight;
+            quiet.count = quiet.count.saturating_add(1);
+            return false;
+        }
+        // What nothing is known of is not to be disturbed more than it must.
+        let ratio = if quiet.count < QUIET_COUNT_MIN { 2.0 } else { took_ns / quiet.took_ns.max(1.0) };
+        self.ratio += (ratio.min(RATIO_MAX) - self.ratio) * RATIO_WEIGHT;
+        let since = now.since(self.changed_at);
+        if self.ratio > RATIO_SLOW && self.step + 1 < PACES.len() && since >= NARROW_EVERY {
+            self.step += 1;
+            self.changed_at = now;
+            // What is known is of the pace before.
+            self.ratio = 1.0;
+            return true;
+        }
+        if self.ratio < RATIO_FAST && self.step > 0 && since >= WIDEN_EVERY {
+            self.step -= 1;
+            self.changed_at = now;
+        }
+        false
+    }
+}
+
+fn class_of(size_bytes: u64, is_synced: bool) -> usize {
+    let blocks = size_bytes.div_ceil(BLOCK_SIZE_BYTES as u64).max(1).next_power_of_two();
+    (2 * blocks.trailing_zeros() as usize).min(CLASS_COUNT - 2) + usize::from(is_synced)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn us(us: u64) -> Duration {
+        Duration::from_micros(us)
+    }
+
+    /// Commits of 16 KiB, one a millisecond, that take what `took_us` says of how many reads are let in.
+    fn run(pace: &mut ColdPace, now: &mut Monotonic, count: u32, is_quiet: bool, took_us: impl Fn(usize) -> u64) {
+        for _ in 0..count {
+            *now = *now + us(1000);
+            let took = us(took_us(pace.pace(*now).count_max));
+            pace.commit_took(*now, 16_384, true, took, is_quiet);
+        }
+    }
+
+    #[test]
+    fn reads_are_narrowed_until_writes_are_as_fast_as_they_may_be_and_widened_again() {
+        // Each read adds a sixth of a quiet commit: four are too many, two are borne.
+        let (mut pace, mut now) = (ColdPace::default(), Monotonic(0) + us(1));
+        run(&mut pace, &mut now, 100, true, |_| 300);
+        assert_eq!(pace.pace(now), PACES[0]);
+        run(&mut pace, &mut now, 2_000, false, |count| 300 + 50 * count as u64);
+        assert_eq!(pace.pace(now).count_max, 2);
+        run(&mut pace, &mut now, 2_000, false, |_| 310);
+        assert_eq!(pace.pace(now), PACES[0], "the disk has become better");
+        // Never less than one.
+        run(&mut pace, &mut now, 2_000, false, |_| 3_000);
+        assert_eq!(pace.pace(now).count_max, 1);
+        // A second without commits.
+        assert_eq!(pace.pace(now + us(1_500_000)), PACES[0]);
+    }
+
+    #[test]
+    fn commits_are_compared_with_their_like() {
+        // Large and unsynced commits take longer and shorter than small ones: nobody is slowed by that.
+        let (mut pace, mut now) = (ColdPace::default(), Monotonic(0) + us(1));
+        for round in 0..1_000 {
+            for (size, is_synced, took) in [(4_096, true, 200), (1 << 20, true, 2_000), (4_096, false, 50)] {
+                now = now + us(300);
+                pace.commit_took(now, size, is_synced, us(took), round < 20);
+            }
+        }
+        assert_eq!(pace.pace(now), PACES[0]);
+    }
+
+    #[test]
+    fn one_outlier_changes_nothing_and_what_is_unknown_is_spared() {
+        let (mut pace, mut now) = (ColdPace::default(), Monotonic(0) + us(1));
+        run(&mut pace, &mut now, 100, true, |_| 300);
+        run(&mut pace, &mut now, 100, false, |_| 300);
+        assert!(!pace.commit_took(now + us(10), 16_384, true, us(100_000), false));
+        assert_eq!(pace.pace(now), PACES[0]);
+        let mut unknown = ColdPace::default();
+        run(&mut unknown, &mut now, 100, false, |_| 300);
+        assert_eq!(unknown.pace(now).count_max, 1);
+    }
+}
