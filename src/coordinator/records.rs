@@ -25,6 +25,8 @@
 //!
 //! It must not know batches or where records are kept.
 
+use bytes::Bytes;
+
 use crate::base::time::Timestamp;
 use crate::coordinator::group::snapshot::{GroupSnapshot, MemberSnapshot};
 use crate::coordinator::offsets::CommittedOffset;
@@ -244,9 +246,9 @@ fn text_or_null(bytes: &[u8], reader: &mut Reader<'_>, flexible: bool) -> Result
     Ok(range.map(|range| wire::text(bytes, range).into()))
 }
 
-fn blob(bytes: &[u8], reader: &mut Reader<'_>, flexible: bool) -> Result<Box<[u8]>, DecodeError> {
+fn blob(bytes: &[u8], reader: &mut Reader<'_>, flexible: bool) -> Result<Bytes, DecodeError> {
     let range = reader.bytes_range_or_null(flexible)?.ok_or(DecodeError::Null)?;
-    Ok(bytes[range].into())
+    Ok(Bytes::copy_from_slice(&bytes[range]))
 }
 
 #[cfg(test)]
@@ -307,8 +309,8 @@ mod tests {
             client_host: "/h".into(),
             rebalance_timeout_ms: 5,
             session_timeout_ms: 6,
-            subscription: [1, 2].into(),
-            assignment: [3].into(),
+            subscription: Bytes::from_static(&[1, 2]),
+            assignment: Bytes::from_static(&[3]),
         };
         GroupSnapshot {
             protocol_type: Some("consumer".into()),

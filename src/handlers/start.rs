@@ -6,8 +6,8 @@ use rustc_hash::FxHashMap;
 
 use super::broker::Broker;
 use super::bus::Waiting;
-use super::coordinator::CoordinatorHost;
 use super::cold_reads::ColdReads;
+use super::coordinator::CoordinatorHost;
 use super::deadlines::Deadlines;
 use super::delete_records::Deletions;
 use super::endpoints::Endpoints;
