@@ -40,7 +40,7 @@ impl Bench {
             files: FileCache::new(3, MIB),
         };
         let log = Log::new(1 << 16, identity, LogOptions::default(), LeaderEpoch(0), resources);
-        let workload = Workload { batch_size_bytes, record_size_bytes: 0, acks: -1, seed: 1 };
+        let workload = Workload { batch_size_bytes, ..Workload::default() };
         let batch = workload.batch(&mut Rng::new(1), Timestamp(1_750_000_000_000));
         let mut bench = Bench { world, io, log, batch };
         bench.append(1);

@@ -20,7 +20,7 @@ const SIZES: [usize; 3] = [256, 4096, 65536];
 const VERSION: i16 = 13;
 
 fn batch(batch_size_bytes: usize, record_size_bytes: usize) -> Vec<u8> {
-    let workload = Workload { batch_size_bytes, record_size_bytes, acks: -1, seed: 1 };
+    let workload = Workload { batch_size_bytes, record_size_bytes, ..Workload::default() };
     workload.batch(&mut Rng::new(1), Timestamp(1_750_000_000_000))
 }
 

@@ -21,7 +21,7 @@
 //! | [`handlers`] | one file per API or family, waiters; the only place where wire types meet the domain | rings |
 //! | [`shard`] | event loop, mailboxes, metadata log, clean stop, node, threads, stall watch | what a request means |
 //! | [`client`] | the small Kafka client behind the command line and the load generator | shards |
-//! | [`mod@bench`] | load generator: workload, closed loop, meter, report | the command line, shards |
+//! | [`mod@bench`] | load generator: workload, schedule, client, sink, meter, report | the command line, shards |
 //! | [`tune`] | the host doctor: facts, checks, report, script | the command line, shards |
 //! | [`cli`] | raw flags to validated options; one file per subcommand | |
 //! | [`doc`] | pages: the on-disk format | |

@@ -1,22 +1,33 @@
-//! The load generator: what a broker does under load, and what it costs.
+//! The load generator: what a broker does under load, and what it costs. It speaks to any Kafka broker.
 //!
 //! How it works
-//! 1. A [`Workload`] says what is sent. Its batches and request frames are made once; correlation ids repeat with
-//!    the frames, so that nothing is patched while it runs and the client stays cheaper than the broker.
-//! 2. [`closed_loop`] keeps so many requests in flight on each connection, from one thread on plain sockets.
-//! 3. A [`Meter`](meter::Meter) reads the CPU clocks of the broker and of the machine around the measured time.
-//! 4. A [`Report`] is what came of it, for people and as JSON.
+//! 1. A [`Workload`] says what is sent, a [`Route`](route::Route) where to. Batches and request frames are made once
+//!    ([`cycle`]); nothing is encoded while it runs, so that the client stays far cheaper than the broker.
+//! 2. The [`client`] keeps requests in flight in a closed loop, or sends them by a [`schedule`] in an open one, and
+//!    consumes; one thread on one ring, through [`Io`](crate::io::Io).
+//! 3. A [`Meter`](meter::Meter) reads the CPU clocks of the broker and of the machine around the measured time, a
+//!    [`Recorder`](recorder::Recorder) keeps latencies.
+//! 4. A [`Report`] is what came of it, for people, as JSON and as files.
 //!
 //! Invariants
 //! - Every answer is looked at: an error code, a wrong correlation id or a closed connection ends the run as an
 //!   error, never as a number.
 //! - Nothing is counted before the warm-up is over or after the measured time.
 //!
-//! It must not know the command line, nor shards, rings or files.
+//! It must not know the command line, nor shards or storage.
 
-pub mod closed_loop;
+pub mod answers;
+pub mod client;
+pub mod cycle;
+pub mod fetch_frame;
+pub mod keys;
 pub mod meter;
+pub mod recorder;
 pub mod report;
+pub mod route;
+pub mod schedule;
+pub mod sink;
+pub mod steady;
 pub mod workload;
 
 pub use report::Report;
