@@ -94,3 +94,35 @@ fn files_are_written_and_bad_flags_are_usage_errors() {
         assert_eq!(status.unwrap().status.code(), Some(2), "{bad}");
     }
 }
+
+#[test]
+fn a_floor_is_measured_and_reports_are_drawn_beside_it() {
+    // The floor on small files for a moment each; a run compared with it; both as one page.
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name).display().to_string();
+    let (floor, run, page) = (path("floor.json"), path("run"), path("page.html"));
+    let ottla = |args: &str| {
+        let output = Command::new(env!("CARGO_BIN_EXE_ottla")).args(args.split(' ')).output().expect("ottla runs");
+        assert!(output.status.success(), "ottla {args}: {}", String::from_utf8_lossy(&output.stderr));
+        output
+    };
+    let data = directory.path().display();
+    ottla(&format!("bench floor --dir {data} --file-bytes 32MiB --time-ms 20 --rounds 1 --json --out {floor}"));
+    let rows: Value = serde_json::from_slice(&std::fs::read(&floor).unwrap()).unwrap();
+    let names: Vec<&str> = rows["rows"].as_array().unwrap().iter().map(|row| row["name"].as_str().unwrap()).collect();
+    for name in ["CRC-32C 64 KiB", "loopback transfer", "write 4 KiB written dsync", "fetch by splice"] {
+        assert!(names.contains(&name), "{name}: {names:?}");
+    }
+    let broker = Broker::start(Options::shards(1));
+    let pid = broker.pid();
+    let flags = "--batch-bytes 4KiB --warm-up-ms 100 --duration-ms 300";
+    let result = bench(&broker, &format!("produce {flags} --pid {pid} --json --floor {floor} --out {run}"));
+    let result: Value = serde_json::from_slice(&result.stdout).unwrap();
+    assert!(number(&result["ratios_to_floor"]["CPU per request"]) > 0.0);
+    assert!(number(&result["broker_resident_mib"]) > 1.0);
+    ottla(&format!("bench report {run} {run} --floor {floor} --output {page}"));
+    let html = std::fs::read_to_string(&page).unwrap();
+    assert!(html.contains("<svg") && html.contains("append 4 KiB written dsync"));
+    // Nothing but what was asked for is left.
+    assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 3);
+}

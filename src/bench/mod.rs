@@ -7,7 +7,9 @@
 //!    consumes; one thread on one ring, through [`Io`](crate::io::Io).
 //! 3. A [`Meter`](meter::Meter) reads the CPU clocks of the broker and of the machine around the measured time, a
 //!    [`Recorder`](recorder::Recorder) keeps latencies.
-//! 4. A [`Report`] is what came of it, for people, as JSON and as files.
+//! 4. A [`Report`] is what came of it, for people, as JSON and as files; [`plot`] makes a page of several.
+//! 5. A [`floor`] is what nothing can beat on this host; reports give their figures as ratios to it. Its server is the
+//!    [`sink`], which also shows what the client itself costs.
 //!
 //! Invariants
 //! - Every answer is looked at: an error code, a wrong correlation id or a closed connection ends the run as an
@@ -20,10 +22,13 @@ pub mod answers;
 pub mod client;
 pub mod cycle;
 pub mod fetch_frame;
+pub mod floor;
 pub mod keys;
 pub mod meter;
+pub mod plot;
 pub mod recorder;
 pub mod report;
+pub mod results;
 pub mod route;
 pub mod schedule;
 pub mod sink;

@@ -152,6 +152,11 @@ impl Broker {
         self.start_again();
     }
 
+    /// The process that runs.
+    pub fn pid(&self) -> u32 {
+        self.process.as_ref().expect("it runs").child.id()
+    }
+
     /// All addresses, as clients take them.
     pub fn bootstrap(&self) -> String {
         let addresses: Vec<&str> = self.serving.iter().map(|serving| serving.address.as_str()).collect();

@@ -1,5 +1,6 @@
 //! `ottla bench produce`, `consume`, `end-to-end` and `mixed`.
 
+use std::io::Write;
 use std::rc::Rc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -8,6 +9,7 @@ use clap::{Args, ValueEnum};
 use core_affinity::CoreId;
 use serde_json::json;
 
+use super::floor::read_floor;
 use super::options::{RawAcks, RawFetch, RawLoad, RawRun, RawTarget};
 use super::progress::Line;
 use crate::base::time::Timestamp;
@@ -15,6 +17,7 @@ use crate::bench::Report;
 use crate::bench::client::{AtEnd, Client as LoadClient, ConsumerSetup, EndToEnd, Load, ProducerSetup, Setup};
 use crate::bench::cycle::Cycle;
 use crate::bench::fetch_frame::FetchFrame;
+use crate::bench::floor::ratios::{Ratio, ratios};
 use crate::bench::keys::KeySpace;
 use crate::bench::meter::Meter;
 use crate::bench::route::{Place, Route};
@@ -108,6 +111,11 @@ pub struct RawMixed {
 
 /// Runs `ottla bench produce`.
 pub fn produce(raw: &RawProduce) -> anyhow::Result<()> {
+    finish(&raw.run, &measure_produce(raw)?)
+}
+
+/// The load of `ottla bench produce`.
+pub fn measure_produce(raw: &RawProduce) -> anyhow::Result<Report> {
     let mut plan = Plan::new(&raw.run)?;
     let route = Route::find(&mut plan.client, &raw.target.plan(true)?)?;
     plan.produce(&route, &raw.load)?;
@@ -116,6 +124,11 @@ pub fn produce(raw: &RawProduce) -> anyhow::Result<()> {
 
 /// Runs `ottla bench consume`.
 pub fn consume(raw: &RawConsume) -> anyhow::Result<()> {
+    finish(&raw.run, &measure_consume(raw)?)
+}
+
+/// The load of `ottla bench consume`.
+pub fn measure_consume(raw: &RawConsume) -> anyhow::Result<Report> {
     let mut plan = Plan::new(&raw.run)?;
     let route = Route::find(&mut plan.client, &raw.target.plan(false)?)?;
     let at_end = match (raw.from, raw.repeat) {
@@ -144,7 +157,8 @@ pub fn end_to_end(raw: &RawEndToEnd) -> anyhow::Result<()> {
     plan.measure_end_to_end(consumers);
     let consume = json!({ "consumers": raw.consumers, "fetch": raw.fetch.to_json() });
     let load = raw.load.to_json();
-    plan.run("end-to-end", json!({ "target": raw.target.to_json(), "load": load, "consume": consume }))
+    let options = json!({ "target": raw.target.to_json(), "load": load, "consume": consume });
+    finish(&raw.run, &plan.run("end-to-end", options)?)
 }
 
 /// Runs `ottla bench mixed`.
@@ -171,7 +185,8 @@ pub fn mixed(raw: &RawMixed) -> anyhow::Result<()> {
     }
     let readers = json!({ "tail": raw.tail, "catch_up": raw.catch_up, "fetch": raw.fetch.to_json() });
     let load = raw.load.to_json();
-    plan.run("mixed", json!({ "target": raw.target.to_json(), "load": load, "readers": readers }))
+    let options = json!({ "target": raw.target.to_json(), "load": load, "readers": readers });
+    finish(&raw.run, &plan.run("mixed", options)?)
 }
 
 /// A run that is being put together.
@@ -310,7 +325,7 @@ impl<'r> Plan<'r> {
         Ok(offsets)
     }
 
-    fn run(mut self, what: &'static str, options: serde_json::Value) -> anyhow::Result<()> {
+    fn run(mut self, what: &'static str, options: serde_json::Value) -> anyhow::Result<Report> {
         let raw = self.raw;
         let mut line = Line::new();
         let client = LoadClient::connect(&mut self.ring, self.setup)?;
@@ -318,25 +333,37 @@ impl<'r> Plan<'r> {
         drop(line);
         let run = run.with_context(|| format!("the {what} load"))?;
         let label = raw.label.clone().unwrap_or_else(|| what.to_string());
-        let report = Report { what, label, options, run, loaded: self.loaded };
-        if let Some(directory) = &raw.out {
-            report.write(directory)?;
-        }
-        print(&report, raw.json)
+        Ok(Report { what, label, options, run, loaded: self.loaded })
     }
 }
 
-fn print(report: &Report, json: bool) -> anyhow::Result<()> {
+/// Prints and writes what came of it.
+fn finish(raw: &RawRun, report: &Report) -> anyhow::Result<()> {
+    if let Some(directory) = &raw.out {
+        report.write(directory)?;
+    }
+    let floor = raw.floor.as_deref().map(read_floor).transpose()?;
+    let mut result = report.to_json();
+    let ratios = floor.map(|floor| ratios(&result, &floor));
     let mut out = Output::stdout();
-    if json {
-        out.json(&report.to_json())?;
+    if raw.json {
+        if let Some(ratios) = ratios {
+            let named = ratios.into_iter().map(|ratio| (ratio.figure.to_string(), json!(ratio.value)));
+            result["ratios_to_floor"] = named.collect::<serde_json::Map<_, _>>().into();
+        }
+        out.json(&result)?;
     } else {
         let (header, rows) = report.stream_table();
         out.table(&header, &rows)?;
-        std::io::Write::write_all(&mut out, b"\n")?;
+        writeln!(out)?;
         out.table(&["FIGURE", "VALUE"], &report.cost_rows())?;
+        if let Some(ratios) = ratios {
+            writeln!(out)?;
+            let row = |ratio: Ratio| vec![ratio.figure.to_string(), format!("{:.2}", ratio.value), ratio.of];
+            out.table(&["RATIO TO THE FLOOR", "VALUE", "FLOOR"], &ratios.into_iter().map(row).collect::<Vec<_>>())?;
+        }
     }
-    std::io::Write::flush(&mut out)?;
+    out.flush()?;
     for warning in report.warnings() {
         eprintln!("warning: {warning}");
     }

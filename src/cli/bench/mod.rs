@@ -1,8 +1,10 @@
 //! `ottla bench`: a load on any Kafka broker, measured.
 
+mod floor;
 mod load;
 mod options;
 mod progress;
+mod report;
 mod sink;
 
 use clap::Subcommand;
@@ -11,13 +13,17 @@ use clap::Subcommand;
 #[derive(Debug, Subcommand)]
 pub enum RawBench {
     /// Send batches as fast as answers allow, or at a rate.
-    Produce(load::RawProduce),
+    Produce(Box<load::RawProduce>),
     /// Read as fast as the broker gives, from the start or at the end.
-    Consume(load::RawConsume),
+    Consume(Box<load::RawConsume>),
     /// Produce and consume at the end: the time from sending a batch to receiving it.
-    EndToEnd(load::RawEndToEnd),
+    EndToEnd(Box<load::RawEndToEnd>),
     /// Produce while some consumers read at the end and others from the start.
-    Mixed(load::RawMixed),
+    Mixed(Box<load::RawMixed>),
+    /// Draw results of --out as one HTML page: latencies by percentile, against throughput and over time.
+    Report(report::RawReport),
+    /// Measure what no broker can beat on this host: disk, loopback, CRC, and a server that does next to nothing.
+    Floor(floor::RawFloor),
     /// A broker that drops what it gets: what the load generator itself costs.
     #[command(hide = true)]
     Sink(sink::RawSink),
@@ -30,6 +36,8 @@ pub fn command(raw: RawBench) -> anyhow::Result<()> {
         RawBench::Consume(raw) => load::consume(&raw),
         RawBench::EndToEnd(raw) => load::end_to_end(&raw),
         RawBench::Mixed(raw) => load::mixed(&raw),
+        RawBench::Report(raw) => report::command(&raw),
+        RawBench::Floor(raw) => floor::command(&raw),
         RawBench::Sink(raw) => sink::command(&raw),
     }
 }

@@ -99,6 +99,9 @@ pub struct RawRun {
     /// Write result.json, series.csv and HdrHistogram logs there, for `ottla bench report`.
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
+    /// Give the figures also as ratios to this result of `ottla bench floor`.
+    #[arg(long, value_name = "FILE")]
+    pub floor: Option<PathBuf>,
     #[command(flatten)]
     pub remote: RawRemote,
 }
@@ -256,7 +259,7 @@ impl RawLoad {
             "in_flight": self.in_flight,
             "rate": self.rate,
             "arrivals": format!("{:?}", self.arrivals).to_lowercase(),
-            "batch_bytes": self.batch_bytes,
+            "batch_bytes": parse_size_bytes(&self.batch_bytes).ok(),
             "record_bytes": self.record_bytes,
             "records_per_batch": self.records_per_batch,
             "batches_per_request": self.batches_per_request,
