@@ -186,14 +186,16 @@ fn the_answer_to_an_unknown_version_of_api_versions_is_golden() {
     let mut frame = Vec::new();
     encode_unsupported_api_versions(&mut frame, 7);
     let expected = concat!(
-        "0000008e",
+        "000000a0",
         "00000007",
         "0023",
-        "00000016",
+        "00000019",
         "00000000000d",
         "000100040012",
         "00020001000b",
         "00030000000d",
+        "00080002000a",
+        "00090001000a",
         "000a00000006",
         "001200000004",
         "001300020007",
@@ -209,6 +211,7 @@ fn the_answer_to_an_unknown_version_of_api_versions_is_golden() {
         "002c00000001",
         "002d00000001",
         "002e00000000",
+        "002f00000000",
         "003c00000002",
         "004a00000001",
         "004b00000000",

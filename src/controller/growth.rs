@@ -6,6 +6,7 @@
 use crate::controller::image::Image;
 use crate::controller::records::Record;
 use crate::controller::topics::{TopicError, check_replicas, judge_partition_count, one_per_node};
+use crate::coordinator::OFFSETS_TOPIC;
 use crate::model::configs::{BrokerConfig, ReplicationFactorPolicy};
 use crate::model::id::BrokerId;
 use crate::model::limits::TOPIC_PARTITION_COUNT_MAX;
@@ -25,6 +26,11 @@ pub struct MorePartitions {
 pub fn judge_growth(image: &Image, config: &BrokerConfig, more: &MorePartitions) -> Result<Record, TopicError> {
     let topic = image.topic_by_name(&more.name).ok_or(TopicError::UnknownTopic)?;
     let (before, after) = (topic.partition_count, more.partition_count);
+    if more.name == OFFSETS_TOPIC {
+        // Where a group's records are follows from the number of partitions.
+        let reason = format!("The topic {OFFSETS_TOPIC} keeps its {before} partition(s): groups are found by them.");
+        return Err(TopicError::NoMorePartitions { reason });
+    }
     if after == before {
         let reason = format!("Topic already has {before} partition(s).");
         return Err(TopicError::NoMorePartitions { reason });

@@ -6,6 +6,10 @@ use crate::controller::topics::NewTopic;
 use crate::coordinator::OFFSETS_TOPIC;
 use crate::model::configs::BrokerConfig;
 
+/// The least `segment.bytes` that a topic may have. `offsets.topic.segment.bytes` may be smaller, and the topic must be
+/// created nevertheless.
+const SEGMENT_BYTES_MIN: i32 = 1024 * 1024;
+
 /// The topic as the broker creates it, if `name` is one that it makes for itself.
 pub fn internal_topic(config: &BrokerConfig, name: &str) -> Option<NewTopic> {
     let setting = |key: &str, value: String| (key.to_owned(), Some(value));
@@ -15,7 +19,7 @@ pub fn internal_topic(config: &BrokerConfig, name: &str) -> Option<NewTopic> {
         configs: vec![
             setting("cleanup.policy", "compact".to_owned()),
             setting("compression.type", "producer".to_owned()),
-            setting("segment.bytes", config.offsets_topic_segment_bytes.to_string()),
+            setting("segment.bytes", config.offsets_topic_segment_bytes.max(SEGMENT_BYTES_MIN).to_string()),
         ],
         ..NewTopic::with_defaults(name)
     })

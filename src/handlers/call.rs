@@ -97,6 +97,18 @@ impl<I: Io> Broker<I> {
                 let request = self.decode(call, body)?;
                 self.delete_topics(call, request);
             }
+            ApiKey::OffsetCommit => {
+                let request = self.decode(call, body)?;
+                self.offset_commit(call, request);
+            }
+            ApiKey::OffsetFetch => {
+                let request = self.decode(call, body)?;
+                self.offset_fetch(call, request);
+            }
+            ApiKey::OffsetDelete => {
+                let request = self.decode(call, body)?;
+                self.offset_delete(call, request);
+            }
             ApiKey::FindCoordinator => {
                 let request = self.decode(call, body)?;
                 self.find_coordinator(call, request);

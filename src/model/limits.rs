@@ -66,9 +66,13 @@ pub const PRODUCER_COUNT_MAX: usize = 4096;
 /// consumers of the topic expect of a batch at most (Kafka's `max.message.bytes`).
 pub const COORDINATOR_BATCH_SIZE_BYTES_MAX: usize = MIB;
 
-/// Bytes of group changes of one partition that may wait to get into its log: some batches, for a disk that is slow.
+/// Bytes of group changes of one shard that may wait to get into their logs: some batches, for a disk that is slow.
 /// What comes then is refused and tried again by its client. A single change, at most a request, is always taken.
 pub const COORDINATOR_QUEUE_SIZE_BYTES_MAX: usize = 2 * COLD_FRAME_SIZE_BYTES_MAX;
+
+/// About what the committed offsets of one shard may take in memory: a million of them. Kafka has no bound; a client
+/// that commits for a new group each time must not fill the memory. New ones are refused then, known ones move on.
+pub const COMMITTED_OFFSETS_SIZE_BYTES_MAX: usize = 192 * MIB;
 
 /// Partitions of the offsets topic that a shard reads at once at a start: enough to keep a disk busy.
 pub const COORDINATOR_LOAD_COUNT_MAX: usize = 2;

@@ -71,6 +71,8 @@ apis! {
     Fetch = 1, versions 4 to 18, from 4, flexible 12;
     ListOffsets = 2, versions 1 to 11, from 1, flexible 6;
     Metadata = 3, versions 0 to 13, from 0, flexible 9;
+    OffsetCommit = 8, versions 2 to 10, from 2, flexible 8;
+    OffsetFetch = 9, versions 1 to 10, from 1, flexible 6;
     FindCoordinator = 10, versions 0 to 6, from 0, flexible 3;
     ApiVersions = 18, versions 0 to 4, from 0, flexible 3;
     CreateTopics = 19, versions 2 to 7, from 2, flexible 5;
@@ -86,6 +88,7 @@ apis! {
     IncrementalAlterConfigs = 44, versions 0 to 1, from 0, flexible 1;
     AlterPartitionReassignments = 45, versions 0 to 1, from 0, flexible 0;
     ListPartitionReassignments = 46, versions 0 to 0, from 0, flexible 0;
+    OffsetDelete = 47, versions 0 to 0, from 0, flexible 32767;
     DescribeCluster = 60, versions 0 to 2, from 0, flexible 0;
     ListConfigResources = 74, versions 0 to 1, from 0, flexible 0;
     DescribeTopicPartitions = 75, versions 0 to 0, from 0, flexible 0;

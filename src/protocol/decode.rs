@@ -10,6 +10,7 @@ use bytes::Bytes;
 use kafka_protocol::protocol::{Decodable, Request};
 
 use crate::protocol::guard;
+use crate::protocol::topic_ids;
 use crate::protocol::wire::{DecodeError, Reader};
 
 /// A request's body of `version` (header excluded).
@@ -18,6 +19,9 @@ use crate::protocol::wire::{DecodeError, Reader};
 /// or answer INVALID_REQUEST.
 pub fn decode<T: Request>(mut body: Bytes, version: i16) -> Result<T, DecodeError> {
     guard::check(T::KEY, version, &body)?;
+    if topic_ids::is_rewritten(T::KEY, version) {
+        (body, _) = topic_ids::to_named(T::KEY, &body)?;
+    }
     T::decode(&mut body, codec_version(T::KEY, version)).map_err(|cause| DecodeError::Codec(cause.to_string()))
 }
 
@@ -31,14 +35,22 @@ pub fn decode_response<T: Request>(mut frame: Bytes, version: i16) -> Result<(i3
     }
     let body_offset = reader.at();
     let mut body = frame.split_off(body_offset);
-    let response = T::Response::decode(&mut body, codec_version(T::KEY, version))
+    let response = T::Response::decode(&mut body, response_codec_version(T::KEY, version))
         .map_err(|cause| DecodeError::Codec(cause.to_string()))?;
     Ok((correlation_id, response))
 }
 
-/// The version to give to `kafka-protocol`, whose ListOffsets ends at 10. Version 11 (KIP-1023) is laid out like 10
-/// and only adds a special timestamp.
+/// The version of a request to give to `kafka-protocol`, whose ListOffsets ends at 10. Version 11 (KIP-1023) is laid
+/// out like 10 and only adds a special timestamp. What is rewritten is given as the version that it becomes.
 pub(crate) fn codec_version(api_key: i16, version: i16) -> i16 {
+    match (api_key, version) {
+        (8 | 9, 10) => 9,
+        _ => response_codec_version(api_key, version),
+    }
+}
+
+/// The version of a response to give to `kafka-protocol`.
+pub(crate) fn response_codec_version(api_key: i16, version: i16) -> i16 {
     match (api_key, version) {
         (2, 11) => 10,
         _ => version,

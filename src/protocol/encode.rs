@@ -10,9 +10,10 @@ use kafka_protocol::protocol::{Encodable, Request};
 
 use crate::invariant;
 use crate::protocol::api::{self, ApiKey};
-use crate::protocol::decode::codec_version;
+use crate::protocol::decode::{codec_version, response_codec_version};
 use crate::protocol::error::ErrorCode;
 use crate::protocol::frame::PREFIX_SIZE;
+use crate::protocol::topic_ids;
 use crate::protocol::wire;
 
 /// A response or request that the protocol cannot carry in its version: our own fault, not the peer's.
@@ -36,7 +37,7 @@ pub fn encode_response<T: Encodable>(
     response: &T,
 ) -> Result<(), EncodeError> {
     let start = begin_response(out, api, version, correlation_id);
-    if let Err(cause) = response.encode(out, codec_version(api.key(), version)) {
+    if let Err(cause) = response.encode(out, response_codec_version(api.key(), version)) {
         out.truncate(start);
         return Err(EncodeError { name: api.name(), version, cause: cause.to_string() });
     }
@@ -61,10 +62,21 @@ pub fn encode_request<T: Request>(
     if T::header_version(version) >= 2 {
         wire::put_uvarint(out, 0);
     }
-    if let Err(cause) = request.encode(out, codec_version(T::KEY, version)) {
+    let body_start = out.len();
+    let encoded = request.encode(out, codec_version(T::KEY, version)).map_err(|cause| cause.to_string());
+    let rewritten = encoded.and_then(|()| match topic_ids::is_rewritten(T::KEY, version) {
+        false => Ok(()),
+        true => {
+            let body = topic_ids::to_ids(T::KEY, &out[body_start..]).map_err(|cause| cause.to_string())?;
+            out.truncate(body_start);
+            out.extend_from_slice(&body);
+            Ok(())
+        }
+    });
+    if let Err(cause) = rewritten {
         out.truncate(start);
         let name = ApiKey::from_key(T::KEY).map_or("a request", ApiKey::name);
-        return Err(EncodeError { name, version, cause: cause.to_string() });
+        return Err(EncodeError { name, version, cause });
     }
     end_response(out, start, 0);
     Ok(())

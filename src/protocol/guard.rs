@@ -146,6 +146,7 @@ mod tests {
     use crate::protocol::samples::{Visitor, visit_served};
     use crate::protocol::samples_admin::visit_admin;
     use crate::protocol::samples_later::visit_later;
+    use crate::protocol::topic_ids;
     use bytes::Bytes;
     use kafka_protocol::protocol::{Decodable, Request};
 
@@ -167,6 +168,9 @@ mod tests {
             if T::KEY > 1 {
                 let mut body = Vec::new();
                 request.encode(&mut body, codec_version(T::KEY, version)).unwrap();
+                if topic_ids::is_rewritten(T::KEY, version) {
+                    body = topic_ids::to_ids(T::KEY, &body).unwrap().into();
+                }
                 self.0.push(Sample { api_key: T::KEY, version, body, reference: reference::<T> });
             }
         }
@@ -174,6 +178,11 @@ mod tests {
     }
 
     fn reference<T: Request>(body: Bytes, version: i16) -> Option<usize> {
+        if topic_ids::is_rewritten(T::KEY, version) {
+            let (mut named, used_bytes) = topic_ids::to_named(T::KEY, &body).ok()?;
+            <T as Decodable>::decode(&mut named, codec_version(T::KEY, version)).ok()?;
+            return named.is_empty().then_some(used_bytes);
+        }
         let mut rest = body.clone();
         <T as Decodable>::decode(&mut rest, codec_version(T::KEY, version)).ok()?;
         Some(body.len() - rest.len())

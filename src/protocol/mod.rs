@@ -26,6 +26,7 @@ mod samples_admin;
 #[cfg(test)]
 mod samples_later;
 mod schema;
+mod topic_ids;
 pub mod wire;
 
 pub use api::ApiKey;

@@ -209,8 +209,9 @@ static DESCRIBE_TOPIC_PARTITIONS: Schema = schema(
     ],
 );
 
+// Up to version 9 a topic goes by name, from 10 on by id (`topic_ids`).
 static OFFSET_COMMIT: Schema = schema(
-    (2, 9),
+    (2, 10),
     8,
     &[
         TEXT,
@@ -219,7 +220,8 @@ static OFFSET_COMMIT: Schema = schema(
         TEXT.since(7).or_null(),
         I64.until(4),
         structs::<km::offset_commit_request::OffsetCommitRequestTopic>(&[
-            TEXT,
+            TEXT.until(9),
+            UUID.since(10),
             structs::<km::offset_commit_request::OffsetCommitRequestPartition>(&[
                 I32,
                 I64,
@@ -231,7 +233,7 @@ static OFFSET_COMMIT: Schema = schema(
 );
 
 static OFFSET_FETCH: Schema = schema(
-    (1, 9),
+    (1, 10),
     6,
     &[
         TEXT.until(7),
@@ -240,7 +242,8 @@ static OFFSET_FETCH: Schema = schema(
             TEXT,
             TEXT.since(9).or_null(),
             I32.since(9),
-            structs::<km::offset_fetch_request::OffsetFetchRequestTopics>(&[TEXT, I32S]).or_null(),
+            structs::<km::offset_fetch_request::OffsetFetchRequestTopics>(&[TEXT.until(9), UUID.since(10), I32S])
+                .or_null(),
         ])
         .since(8),
         BOOL.since(7),

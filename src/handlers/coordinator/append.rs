@@ -11,7 +11,11 @@
 use std::time::Duration;
 
 use super::HostState;
+use super::expiry::Expire;
 use super::forget::Forget;
+use super::offset_commit::Commit;
+use super::offset_delete::Delete;
+use super::offset_fetch::Fetch;
 use crate::base::time::Monotonic;
 use crate::coordinator::OFFSETS_TOPIC;
 use crate::coordinator::records::Record;
@@ -34,16 +38,26 @@ const RECORD_OVERHEAD_BYTES: usize = 24;
 /// What is to be done when a change is durable, or was refused: one variant for each kind of change.
 #[derive(Debug)]
 pub(in crate::handlers) enum Continuation {
+    /// Offsets of a client's OffsetCommit.
+    OffsetCommit(Box<Commit>),
+    /// An OffsetFetch that waits for commits.
+    OffsetFetch(Box<Fetch>),
+    /// Offsets that a client deletes.
+    OffsetDelete(Box<Delete>),
+    /// Offsets that are expired.
+    Expire(Expire),
     /// Offsets are forgotten whose topics are gone.
     Forget(Forget),
 }
 
 impl Continuation {
-    /// Groups and partitions of `topic` for which this brings a committed offset.
-    pub(super) fn commits_of(&self, _topic: &str) -> Vec<(Box<str>, PartitionIndex)> {
-        match self {
-            Continuation::Forget(_) => Vec::new(),
-        }
+    /// Group, topic and partition of each offset that this commits.
+    pub(super) fn commits(&self) -> impl Iterator<Item = (&str, &str, PartitionIndex)> {
+        let commit = match self {
+            Continuation::OffsetCommit(commit) => Some(commit),
+            _ => None,
+        };
+        commit.into_iter().flat_map(|commit| commit.keys())
     }
 }
 
@@ -77,19 +91,18 @@ impl<I: Io> Broker<I> {
         let timeout = Duration::from_millis(self.options.config.offsets_commit_timeout_ms);
         let deadline = self.now.monotonic + timeout;
         let size_bytes = records.iter().map(|record| record.size_bytes() + RECORD_OVERHEAD_BYTES).sum();
+        let queued_size_bytes = self.coordinator.queued_size_bytes();
+        let is_full = queued_size_bytes > 0 && queued_size_bytes + size_bytes > COORDINATOR_QUEUE_SIZE_BYTES_MAX;
         let refused = match self.coordinator.partitions.get_mut(&index) {
             None => ErrorCode::NotCoordinator,
             Some(hosted) => match hosted.check_active() {
                 Err(error) => error,
+                Ok(()) if is_full => ErrorCode::CoordinatorNotAvailable,
                 Ok(()) => {
-                    let is_full = hosted.queued_size_bytes + size_bytes > COORDINATOR_QUEUE_SIZE_BYTES_MAX;
-                    if hosted.queued.is_empty() || !is_full {
-                        hosted.queued_size_bytes += size_bytes;
-                        hosted.queued.push_back(Queued { records, size_bytes, then, deadline });
-                        self.coordinator.ready.insert(index);
-                        return;
-                    }
-                    ErrorCode::CoordinatorNotAvailable
+                    hosted.queued_size_bytes += size_bytes;
+                    hosted.queued.push_back(Queued { records, size_bytes, then, deadline });
+                    self.coordinator.ready.insert(index);
+                    return;
                 }
             },
         };
@@ -99,6 +112,10 @@ impl<I: Io> Broker<I> {
     /// Does what a change was made for.
     pub(super) fn follow(&mut self, index: PartitionIndex, then: Continuation, result: Result<(), ErrorCode>) {
         match then {
+            Continuation::OffsetCommit(commit) => self.offsets_committed(index, *commit, result),
+            Continuation::OffsetFetch(fetch) => self.commits_settled(*fetch, result),
+            Continuation::OffsetDelete(delete) => self.offsets_deleted(index, *delete, result),
+            Continuation::Expire(expire) => self.offsets_expired(index, expire, result),
             Continuation::Forget(forget) => self.forgotten(index, forget, result),
         }
     }

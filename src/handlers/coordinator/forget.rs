@@ -45,8 +45,10 @@ impl Hosted {
             self.offsets.remove(group, topic, *partition);
         }
         let mut keys = known;
-        let under_way = self.waiting.iter().map(|w| &w.then).chain(self.queued.iter().map(|q| &q.then));
-        keys.extend(under_way.flat_map(|then| then.commits_of(topic)));
+        for (group, pending) in self.pending_commits() {
+            let of_topic = pending.into_iter().filter(|(name, _)| **name == *topic);
+            keys.extend(of_topic.map(|(_, partition)| (group.clone(), partition)));
+        }
         keys.sort();
         keys.dedup();
         keys.into_iter().map(|(group, partition)| Record::offset_tombstone(&group, topic, partition)).collect()

@@ -6,6 +6,9 @@
 //! | [`load`] | a partition's log read from its start, before anybody is answered from it |
 //! | [`forget`] | what groups have committed for topics that are deleted |
 //! | [`find`] | FindCoordinator, and the making of the topic |
+//! | [`offset_commit`], [`offset_fetch`], [`offset_delete`] | the requests of these names |
+//! | [`expiry`] | offsets that nobody needs any longer |
+//! | [`standing`] | what offsets ask of the groups that commit them |
 //!
 //! A partition is [`Loading`](HostState::Loading) until its log was read, then [`Active`](HostState::Active). It
 //! appends through its own log like a Produce does, with the same acknowledgement; it never goes over a socket.
@@ -17,23 +20,30 @@
 //!   appended (the log went offline) it may be found at the next start, as with any Kafka broker.
 
 pub(super) mod append;
+mod expiry;
 mod find;
 mod forget;
 pub(super) mod load;
+mod offset_commit;
+mod offset_delete;
+mod offset_fetch;
+mod standing;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use super::broker::Broker;
+use crate::base::time::Monotonic;
 use crate::coordinator::OFFSETS_TOPIC;
 use crate::coordinator::offsets::Offsets;
 use crate::coordinator::partition_of;
 use crate::io::Io;
 use crate::model::id::{PartitionIndex, TopicId, TopicIdPartition};
 use crate::protocol::error::ErrorCode;
-use append::{Queued, Waiting};
+use append::{Continuation, Queued, Waiting};
 use forget::{Clearing, Unwritten};
 use load::Load;
+use offset_commit::PendingCommits;
 
 /// Where the coordinator of a partition is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,6 +89,9 @@ pub struct CoordinatorHost {
     paused: BTreeSet<PartitionIndex>,
     /// Which life of the topic the tokens of reads belong to.
     generation: u16,
+    /// Partitions that are still to be looked at for expired offsets, and when the last look began.
+    unexpired: VecDeque<PartitionIndex>,
+    expired_at: Monotonic,
     /// Deleted topics of which offsets are still to be forgotten.
     clearing: BTreeMap<TopicId, Clearing>,
 }
@@ -96,6 +109,21 @@ impl Hosted {
         }
     }
 
+    /// True if something is on its way into the log.
+    pub fn has_writes(&self) -> bool {
+        !self.waiting.is_empty() || !self.queued.is_empty()
+    }
+
+    /// Commits that are on their way.
+    pub fn pending_commits(&self) -> PendingCommits {
+        let under_way = self.waiting.iter().map(|w| &w.then).chain(self.queued.iter().map(|q| &q.then));
+        let mut pending = PendingCommits::new();
+        for (group, topic, partition) in under_way.flat_map(Continuation::commits) {
+            pending.entry(group.into()).or_default().push((topic.into(), partition));
+        }
+        pending
+    }
+
     /// Why a request cannot be answered now, in Kafka's words.
     pub fn check_active(&self) -> Result<(), ErrorCode> {
         match self.state {
@@ -106,16 +134,15 @@ impl Hosted {
     }
 }
 
-#[allow(dead_code)] // the handlers of groups and offsets come next
 impl CoordinatorHost {
-    /// Every partition that has its coordinator here, in order: for requests about all groups of a broker.
-    pub(super) fn partitions(&self) -> impl Iterator<Item = (PartitionIndex, &Hosted)> {
-        self.partitions.iter().map(|(index, hosted)| (*index, hosted))
-    }
-
     /// The coordinator of a partition that [`Broker::coordinator_of`] has named.
     pub(super) fn hosted(&self, index: PartitionIndex) -> Option<&Hosted> {
         self.partitions.get(&index)
+    }
+
+    /// Bytes of the changes that are not in a log yet.
+    fn queued_size_bytes(&self) -> usize {
+        self.partitions.values().map(|hosted| hosted.queued_size_bytes).sum()
     }
 
     /// About what the committed offsets of the shard take in memory.
@@ -124,7 +151,6 @@ impl CoordinatorHost {
     }
 }
 
-#[allow(dead_code)]
 impl<I: Io> Broker<I> {
     /// The partition whose coordinator, which is here and active, a group has; else why not.
     pub(super) fn coordinator_of(&self, group: &str) -> Result<PartitionIndex, ErrorCode> {
@@ -171,6 +197,7 @@ impl<I: Io> Broker<I> {
         host.paused.clear();
         host.ready.clear();
         host.stuck.clear();
+        host.unexpired.clear();
         host.generation = host.generation.wrapping_add(1);
     }
 
@@ -221,5 +248,6 @@ impl<I: Io> Broker<I> {
         self.resume_paused();
         self.refuse_late_writes();
         self.write_unwritten();
+        self.expire_offsets();
     }
 }
