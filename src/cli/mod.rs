@@ -8,6 +8,7 @@ pub mod cluster;
 pub mod consume;
 pub mod exit;
 pub mod format;
+pub mod group;
 pub mod inspect;
 pub mod output;
 pub mod produce;
@@ -45,6 +46,9 @@ enum Command {
     /// Show the shards of a cluster and what each of them carries.
     #[command(subcommand)]
     Cluster(cluster::RawCluster),
+    /// List, describe and delete groups, and move their offsets.
+    #[command(subcommand)]
+    Group(group::RawGroup),
     /// Send lines of stdin as records.
     Produce(produce::RawProduce),
     /// Print records.
@@ -67,6 +71,7 @@ pub fn main() -> ExitCode {
         Command::Serve(raw) => serve::command(raw),
         Command::Topic(raw) => topic::command(raw),
         Command::Cluster(raw) => cluster::command(raw),
+        Command::Group(raw) => group::command(raw),
         Command::Produce(raw) => produce::command(raw),
         Command::Consume(raw) => consume::command(raw),
         Command::Bench(raw) => bench::command(raw),
