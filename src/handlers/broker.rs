@@ -468,7 +468,10 @@ impl<I: Io> Broker<I> {
             let Some(connection) = self.connections.find(id) else { continue };
             if let Some(reason) = connection.overdue(now) {
                 self.close(id, reason);
-            } else if connection.is_idle() && idle_max.is_some_and(|max| now.since(connection.active_at()) > max) {
+            } else if connection.is_idle()
+                && !connection.is_held()
+                && idle_max.is_some_and(|max| now.since(connection.active_at()) > max)
+            {
                 self.close(id, CloseReason::Idle);
             } else if connection.active_at() < quiet_since {
                 connection.shrink(&mut self.io);

@@ -7,9 +7,11 @@
 //! 2. Then a connection is served when it has taken what it was sent, one request at a time, and a fetch returns a
 //!    small part of what is left: a thousand such answers fit. Small pieces are copied, where to keep them would keep
 //!    a block many times their size.
-//! 3. When it is full, requests wait in the order of their coming, but for Produce, whose answers are small. A fetch
-//!    that waited for long is answered without records. Clients that have not taken anything for a while are closed,
-//!    the slowest first, until a quarter is free.
+//! 3. When it is full, clients that have not taken anything for a while are closed, the slowest first, until a quarter
+//!    is free. Meanwhile those who have taken what they were sent go on, by single batches, in a quarter more that is
+//!    kept for them.
+//! 4. When that is taken too, requests wait in the order of their coming, but for Produce, whose answers are small. A
+//!    fetch that waited for long is answered without records.
 //!
 //! Invariant: who waits stands in the list once. Nothing waits for ever: memory is held by sends, which end, or by
 //! answers behind a request that is not answered yet, and of these only fetches wait here, for [`FETCH_WAIT_MAX`].
@@ -33,7 +35,7 @@ const FETCH_WAIT_MAX: Duration = Duration::from_secs(1);
 pub(super) enum Room {
     /// What is asked for.
     Plenty,
-    /// So many bytes.
+    /// So many bytes, and a first batch of any size.
     Little(usize),
     /// Nothing for now.
     None,
@@ -98,6 +100,8 @@ fn room_of(held_bytes: u64, size_bytes_max: u64) -> Room {
         Room::Plenty
     } else if held_bytes < size_bytes_max {
         Room::Little((size_bytes_max - held_bytes) as usize / ANSWER_COUNT_WHERE_SHORT)
+    } else if held_bytes < size_bytes_max / 4 * 5 {
+        Room::Little(0)
     } else {
         Room::None
     }
@@ -184,9 +188,9 @@ impl<I: Io> Broker<I> {
         }
     }
 
-    /// Where there is no room, closes clients that take nothing. About once a second.
+    /// Where all room is taken, closes clients that take nothing. About once a second.
     pub(super) fn close_stalled(&mut self) {
-        if self.room() != Room::None {
+        if self.answer_bytes() < self.room_queue.size_bytes_max {
             return;
         }
         let now = self.now.monotonic;
@@ -230,7 +234,8 @@ mod tests {
             held += bytes as u64;
         }
         assert!(held < max);
-        assert_eq!(room_of(max, max), Room::None);
+        assert_eq!(room_of(max, max), Room::Little(0));
+        assert_eq!(room_of(max / 4 * 5, max), Room::None);
     }
 
     #[test]

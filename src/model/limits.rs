@@ -27,7 +27,8 @@ pub const COLD_DECODED_SIZE_BYTES_MAX: usize = 32 * MIB;
 pub const CONNECTION_REQUEST_COUNT_MAX: usize = 1024;
 
 /// One part in so many of a shard's memory is what answers may hold together until their clients have taken them:
-/// receiving may take two of these parts, so one is always left for what is being appended and read.
+/// receiving may take two of these parts, so most of one is always left for what is being appended and read. A quarter
+/// more is kept for clients that take what they are sent while those who do not are being closed.
 pub const ANSWERS_POOL_SHARE: usize = 4;
 
 /// Where half of that is taken, an answer may take one part in so many of the rest. A thousand clients that stop
