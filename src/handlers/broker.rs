@@ -102,6 +102,8 @@ pub struct Broker<I: Io> {
     pub(super) removals: Removals,
     pub(super) resources: Resources,
     pub(super) spare_dirty: Vec<u32>,
+    /// Where small answers are encoded.
+    pub(super) scratch: Vec<u8>,
     pub(super) tended_at: Monotonic,
     pub(super) retained_at: Monotonic,
     /// The shard stops: clients have until then to take their answers.
@@ -410,10 +412,26 @@ impl<I: Io> Broker<I> {
             if connection.answer(ticket.number, response) {
                 self.unsent.push(ticket.connection);
             }
-            connection.recount(&mut self.admission);
-            if connection.is_peer_done() && connection.is_idle() {
-                self.close(ticket.connection, CloseReason::ClosedByPeer);
+            self.settle(ticket.connection);
+        }
+    }
+
+    /// After an answer to one of the connection's requests.
+    fn settle(&mut self, id: ConnectionId) {
+        let Some(connection) = self.connections.find(id) else { return };
+        connection.recount(&mut self.admission);
+        if connection.is_peer_done() && connection.is_idle() {
+            self.close(id, CloseReason::ClosedByPeer);
+        }
+    }
+
+    /// Answers a request by a copy of a small answer's bytes.
+    pub(super) fn answer_copy(&mut self, ticket: Ticket, bytes: &[u8]) {
+        if let Some(connection) = self.connections.find(ticket.connection) {
+            if connection.answer_copy(ticket.number, bytes) {
+                self.unsent.push(ticket.connection);
             }
+            self.settle(ticket.connection);
         }
     }
 

@@ -25,7 +25,7 @@ use super::room::FetchTurn;
 use super::token::{self, Kind};
 use crate::base::units::MIB;
 use crate::io::{Completion, Io};
-use crate::model::id::{LeaderEpoch, PartitionIndex, TopicIdPartition};
+use crate::model::id::{LeaderEpoch, PartitionIndex, TopicId, TopicIdPartition};
 use crate::net::{CloseReason, ConnectionId, Content, Gap, Response};
 use crate::protocol::error::ErrorCode;
 use crate::protocol::fetch::{FetchRequest, FetchResponseEncoder, FetchResponseHead, FetchStep, ForgottenStep};
@@ -360,7 +360,7 @@ impl<I: Io> Broker<I> {
 
 fn wanted_of(request: &FetchRequest, frame: &[u8]) -> Vec<Wanted> {
     let mut wanted = Vec::with_capacity(request.partition_count);
-    let mut topic = TopicRef::Name("".into());
+    let mut topic = TopicRef::Id(TopicId::NONE);
     let mut steps = request.steps();
     while let Some(step) = steps.next(frame) {
         match step {
@@ -380,7 +380,7 @@ fn wanted_of(request: &FetchRequest, frame: &[u8]) -> Vec<Wanted> {
 
 fn forgotten_of(request: &FetchRequest, frame: &[u8]) -> Vec<(TopicRef, PartitionIndex)> {
     let mut forgotten = Vec::new();
-    let mut topic = TopicRef::Name("".into());
+    let mut topic = TopicRef::Id(TopicId::NONE);
     let mut steps = request.forgotten_steps();
     while let Some(step) = steps.next(frame) {
         match step {

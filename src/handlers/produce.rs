@@ -8,7 +8,7 @@
 //! 3. The task answers when the last of its partitions is acknowledged. acks=0 is answered by silence, and its errors
 //!    by closing the connection, as Kafka does.
 //!
-//! Hot path: tasks and their vectors are reused; a batch is copied once, by the log.
+//! Hot path: tasks, their vectors and the answer's are reused; a batch is copied once, by the log.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -420,7 +420,9 @@ impl<I: Io> Broker<I> {
             return self.produce_tasks.remove(index);
         }
         let task = &self.produce_tasks.tasks[index as usize];
-        let mut bytes = Vec::with_capacity(64 + 48 * task.outcomes.len());
+        const KEPT_SIZE_BYTES_MAX: usize = 64 * 1024;
+        let mut bytes = std::mem::take(&mut self.scratch);
+        bytes.clear();
         let mut encoder =
             ProduceResponseEncoder::begin(&mut bytes, task.version, task.correlation_id, task.topics.len());
         let mut outcomes = task.outcomes.iter();
@@ -450,7 +452,9 @@ impl<I: Io> Broker<I> {
             false => encoder.finish(0, &[]),
         }
         self.produce_tasks.remove(index);
-        self.answer(ticket, Some(bytes.into()));
+        self.answer_copy(ticket, &bytes);
+        bytes.shrink_to(KEPT_SIZE_BYTES_MAX);
+        self.scratch = bytes;
     }
 
     /// The partition's high watermark has moved: what waited for it is acknowledged.

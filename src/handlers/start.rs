@@ -96,6 +96,7 @@ impl<I: Io> Broker<I> {
             removals: Default::default(),
             resources,
             spare_dirty: Vec::new(),
+            scratch: Vec::new(),
             tended_at: now.monotonic,
             retained_at: now.monotonic,
             draining_until: None,

@@ -23,12 +23,14 @@ impl Piece {
     }
 }
 
-/// Pieces in order and how much of the first is gone. Empty pieces are never kept.
+/// Pieces in order and how much of the first is gone. Empty pieces are never kept; the memory of the last owned one
+/// that was sent is, for the next send.
 #[derive(Debug, Default)]
 pub struct Gather {
     pieces: VecDeque<Piece>,
     sent_of_first_bytes: usize,
     remaining_bytes: usize,
+    spent: Option<Vec<u8>>,
 }
 
 impl Gather {
@@ -69,9 +71,19 @@ impl Gather {
         })
     }
 
-    /// Takes away the first `bytes`, which must be there: they are sent. Wholly sent pieces are dropped; a wholly
-    /// sent owned piece can be had back through `recycle` for its memory.
-    pub fn advance(&mut self, bytes: usize, mut recycle: impl FnMut(Vec<u8>)) {
+    /// An empty vector with the memory of a piece that was sent, if there is one.
+    pub fn take_spent(&mut self) -> Option<Vec<u8>> {
+        self.spent.take()
+    }
+
+    /// Keeps an empty vector's memory for the next send.
+    pub fn keep_spent(&mut self, bytes: Vec<u8>) {
+        debug_assert!(bytes.is_empty());
+        self.spent = Some(bytes);
+    }
+
+    /// Takes away the first `bytes`, which must be there: they are sent. Wholly sent pieces are dropped.
+    pub fn advance(&mut self, bytes: usize) {
         assert!(bytes <= self.remaining_bytes, "{bytes} sent of {}", self.remaining_bytes);
         self.remaining_bytes -= bytes;
         self.sent_of_first_bytes += bytes;
@@ -81,8 +93,9 @@ impl Gather {
                 break;
             }
             self.sent_of_first_bytes -= length;
-            if let Some(Piece::Owned(bytes)) = self.pieces.pop_front() {
-                recycle(bytes);
+            if let Some(Piece::Owned(mut bytes)) = self.pieces.pop_front() {
+                bytes.clear();
+                self.spent = Some(bytes);
             }
         }
     }
@@ -101,8 +114,8 @@ mod tests {
                 for part in ["abc", "", "defg", "hi"] {
                     gather.push(Piece::Owned(part.into()));
                 }
-                gather.advance(first, drop);
-                gather.advance(second, drop);
+                gather.advance(first);
+                gather.advance(second);
                 let left: Vec<u8> = gather.chunks().flatten().copied().collect();
                 assert_eq!(left, b"abcdefghi"[first + second..]);
                 assert_eq!(gather.remaining_bytes(), left.len());

@@ -495,6 +495,23 @@ impl Connection {
             return false;
         }
         self.queue.fill(number, response);
+        self.hand_over()
+    }
+
+    /// The same with a small answer's bytes, which are copied to where they are sent from.
+    #[must_use]
+    pub fn answer_copy(&mut self, number: u64, bytes: &[u8]) -> bool {
+        if !self.awaits(number) {
+            return false;
+        }
+        match self.queue.pass(number) {
+            true => self.send.push_copy(bytes),
+            false => self.queue.fill(number, Some(bytes.to_vec().into())),
+        }
+        self.hand_over()
+    }
+
+    fn hand_over(&mut self) -> bool {
         while let Some(response) = self.queue.pop_ready() {
             self.send.push(response);
         }
@@ -570,6 +587,9 @@ impl Connection {
     /// Gives a large buffer back if it is empty and waits for a client that has been quiet: the receive under way is
     /// cancelled and started again with a small one when it completes.
     pub fn shrink(&mut self, io: &mut impl Io) {
+        if !self.send.is_busy() {
+            self.send.shrink();
+        }
         if self.receiving && self.received_before == 0 && self.reserved_bytes > RECEIVE_SIZE_BYTES_MIN {
             io.cancel(self.op(OP_RECEIVE));
         }

@@ -121,6 +121,17 @@ impl ResponseQueue {
         *slot = response.map_or(Slot::Silent, Slot::Ready);
     }
 
+    /// Answers request `number` by bytes that are sent at once: true if its turn has come. Else nothing has changed.
+    pub fn pass(&mut self, number: u64) -> bool {
+        if number != self.first {
+            return false;
+        }
+        let slot = self.slots.pop_front();
+        assert!(matches!(slot, Some(Slot::Waiting)), "request {number} was answered twice");
+        self.first += 1;
+        true
+    }
+
     /// The next response that may be sent, if its turn has come.
     pub fn pop_ready(&mut self) -> Option<Response> {
         loop {
@@ -175,6 +186,7 @@ mod tests {
         }
         assert_eq!(sent, [b"a".to_vec(), b"c".to_vec()]);
         assert_eq!((queue.len(), queue.ready_bytes()), (1, 0));
+        assert!(!queue.pass(numbers[3] + 1));
         let next = queue.open();
         queue.fill(numbers[3], Some(b"d".to_vec().into()));
         queue.fill(next, Some(b"e".to_vec().into()));

@@ -1,7 +1,7 @@
 //! The send chain of one connection: what is to go out, in order, one operation at a time.
 //!
 //! Memory goes by gathered sends, file ranges by [`Op::SendFile`]. Whatever stops short goes on from the exact byte.
-//! Hot path: small responses are joined in one vector while a send is under way.
+//! Hot path: small responses are joined in one vector while a send is under way, and its memory serves the next one.
 
 use std::collections::VecDeque;
 
@@ -18,6 +18,8 @@ const GATHER_PIECE_COUNT_MAX: usize = 64;
 const JOIN_SIZE_BYTES_MAX: usize = 64 * 1024;
 /// Room that is made when a second response joins.
 const JOIN_RESERVE_BYTES: usize = 512;
+/// Memory that is kept for the next send, at most: the answers of a turn to a client with many small requests ahead.
+const SPARE_SIZE_BYTES_MAX: usize = 8 * 1024;
 
 #[derive(Debug)]
 enum Item {
@@ -43,6 +45,8 @@ pub struct SendChain {
     /// Memory of the chain's own, that of the operation under way included.
     owned_bytes: u64,
     owned_under_way_bytes: u64,
+    /// What the last send left: its list and the memory of its bytes.
+    spare: Gather,
     state: State,
 }
 
@@ -54,6 +58,7 @@ impl Default for SendChain {
             under_way_bytes: 0,
             owned_bytes: 0,
             owned_under_way_bytes: 0,
+            spare: Gather::new(),
             state: State::Idle,
         }
     }
@@ -69,7 +74,7 @@ impl SendChain {
         let mut from = 0;
         for gap in gaps {
             if gap.at > from {
-                self.push_bytes(bytes[from..gap.at].to_vec());
+                self.push_copy(&bytes[from..gap.at]);
                 from = gap.at;
             }
             let length = gap.content.length_bytes();
@@ -88,26 +93,43 @@ impl SendChain {
             self.items.push_back(item);
         }
         if from < bytes.len() {
-            self.push_bytes(bytes[from..].to_vec());
+            self.push_copy(&bytes[from..]);
         }
     }
 
+    /// Puts a copy of a small response, or of a part of one, behind what is there.
+    pub fn push_copy(&mut self, bytes: &[u8]) {
+        if self.join(bytes) {
+            return;
+        }
+        let mut own = self.spare.take_spent().unwrap_or_default();
+        own.extend_from_slice(bytes);
+        self.push_bytes(own);
+    }
+
+    /// True if the bytes have joined those at the end.
+    fn join(&mut self, bytes: &[u8]) -> bool {
+        let Some(Item::Bytes(last)) = self.items.back_mut() else { return false };
+        if last.len() + bytes.len() > JOIN_SIZE_BYTES_MAX {
+            return false;
+        }
+        if last.capacity() < last.len() + bytes.len() {
+            // The second of many, mostly.
+            last.reserve(bytes.len().max(JOIN_RESERVE_BYTES));
+        }
+        last.extend_from_slice(bytes);
+        self.pending_bytes += bytes.len() as u64;
+        self.owned_bytes += bytes.len() as u64;
+        true
+    }
+
     fn push_bytes(&mut self, bytes: Vec<u8>) {
-        if bytes.is_empty() {
+        if bytes.is_empty() || self.join(&bytes) {
             return;
         }
         self.pending_bytes += bytes.len() as u64;
         self.owned_bytes += bytes.len() as u64;
-        match self.items.back_mut() {
-            Some(Item::Bytes(last)) if last.len() + bytes.len() <= JOIN_SIZE_BYTES_MAX => {
-                if last.capacity() < last.len() + bytes.len() {
-                    // The second of many, mostly.
-                    last.reserve(bytes.len().max(JOIN_RESERVE_BYTES));
-                }
-                last.extend_from_slice(&bytes);
-            }
-            _ => self.items.push_back(Item::Bytes(bytes)),
-        }
+        self.items.push_back(Item::Bytes(bytes));
     }
 
     /// Bytes handed to the chain and not yet known to be sent.
@@ -154,7 +176,7 @@ impl SendChain {
                 io.submit(token, op);
             }
             Some(_) => {
-                let mut gather = Gather::new();
+                let mut gather = std::mem::take(&mut self.spare);
                 while gather.piece_count() < GATHER_PIECE_COUNT_MAX
                     && gather.remaining_bytes() < TRANSFER_SIZE_BYTES_MAX as usize
                 {
@@ -189,6 +211,7 @@ impl SendChain {
         self.state = State::Idle;
         self.pending_bytes -= bytes as u64;
         if gather.is_empty() {
+            self.keep(gather);
             self.owned_bytes -= std::mem::take(&mut self.owned_under_way_bytes);
             self.start(io, token, socket);
         } else {
@@ -196,6 +219,21 @@ impl SendChain {
             self.under_way_bytes = gather.remaining_bytes() as u64;
             io.submit(token, Op::Send { socket: socket.clone(), gather });
         }
+    }
+
+    fn keep(&mut self, mut gather: Gather) {
+        if let Some(bytes) = gather.take_spent()
+            && bytes.capacity() <= SPARE_SIZE_BYTES_MAX
+        {
+            gather.keep_spent(bytes);
+        }
+        self.spare = gather;
+    }
+
+    /// Gives up the memory that is kept for the next send.
+    pub fn shrink(&mut self) {
+        self.spare = Gather::new();
+        self.items.shrink_to_fit();
     }
 
     /// A file transfer has completed with `bytes` sent; the rest of the range stays first in line. Returns false if

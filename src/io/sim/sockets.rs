@@ -229,7 +229,7 @@ impl Inside {
                     let count = chunk.len().min(room - bytes.len());
                     bytes.extend_from_slice(&chunk[..count]);
                 }
-                gather.advance(bytes.len(), drop);
+                gather.advance(bytes.len());
                 pending.sent_bytes += bytes.len();
                 let is_done = gather.is_empty();
                 if is_done {

@@ -259,7 +259,7 @@ impl Ring {
         }
         if result > 0 {
             let bytes = result as usize;
-            work.gather.advance(bytes, drop);
+            work.gather.advance(bytes);
             work.sent += bytes;
             if !work.gather.is_empty() && !self.slots.is_cancelled(index) {
                 // More pieces than fit, or short: what cut it short shows at the next request.
