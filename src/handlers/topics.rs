@@ -69,6 +69,8 @@ impl<I: Io> Broker<I> {
                             );
                         }
                         answer
+                            // The codec's default is an empty text, not none.
+                            .with_error_message(None)
                             .with_topic_id(created.id.0)
                             .with_num_partitions(created.partition_count)
                             .with_replication_factor(created.replication_factor)
