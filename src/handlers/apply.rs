@@ -12,6 +12,8 @@ use rustc_hash::FxHashMap;
 use super::broker::Broker;
 use super::bus::{CONTROLLER, Message};
 use super::token::{self, Kind};
+use crate::base::coverage;
+use crate::base::mutant;
 use crate::controller::controller::Event;
 use crate::controller::image::Image;
 use crate::io::{Completion, Io, Op, OpenOptions, Outcome};
@@ -30,9 +32,11 @@ pub struct Removals {
 impl<I: Io> Broker<I> {
     /// The metadata is `image` from now on.
     pub fn apply_image(&mut self, image: Arc<Image>) {
-        let before = std::mem::replace(&mut self.image, image.clone());
-        self.reconfigure(&before);
-        self.open_coordinators();
+        if !(mutant::is_on("apply_at_the_controller_only") && self.shard != CONTROLLER) {
+            let before = std::mem::replace(&mut self.image, image.clone());
+            self.reconfigure(&before);
+            self.open_coordinators();
+        }
         self.removals.left.retain(|id, left| *left > 0 || image.is_deleted(*id));
         for (id, deleted) in image.deleted_topics() {
             if self.removals.left.contains_key(&id) {
@@ -60,6 +64,9 @@ impl<I: Io> Broker<I> {
     /// True while the directory that the partition's log would make may still be that of a deleted topic of the same
     /// name, here or on another shard: what is written into it would go away with it.
     pub(super) fn is_directory_taken(&mut self, slot: u32) -> bool {
+        if mutant::is_on("write_into_a_deleted_directory") {
+            return false;
+        }
         let topic = &self.partitions.get_mut(slot).topic;
         self.image.deleted_topics().any(|(_, deleted)| deleted.name == *topic)
     }
@@ -104,6 +111,7 @@ impl<I: Io> Broker<I> {
                 tracing::warn!(dir = %dir.display(), %error, "not removed; the next start tries again");
             }
         }
+        coverage::hit("deletion: directory removed");
         self.removals.running.remove(&slot);
         self.partitions.get_mut(slot).is_removed = true;
         self.forget_deleted(slot);
@@ -131,6 +139,7 @@ impl<I: Io> Broker<I> {
             return;
         }
         for (id, deleted) in image.deleted_topics() {
+            coverage::hit("deletion: finished by a start");
             let share = (0..deleted.partition_count).skip(usize::from(self.shard.0));
             for index in share.step_by(usize::from(self.options.shard_count)) {
                 let partition = PartitionIndex(index);

@@ -26,6 +26,7 @@ use super::partitions::Partitions;
 use super::produce::{HeldProduce, ProduceTasks};
 use super::room::{Room, RoomQueue};
 use super::token::{self, Kind};
+use crate::base::mutant;
 use crate::base::rng::Rng;
 use crate::base::time::{Monotonic, Now};
 use crate::controller::image::Image;
@@ -352,7 +353,12 @@ impl<I: Io> Broker<I> {
                             self.counters.request_bytes += (end - start + 4) as u64;
                             input.consume(end);
                         }
-                        Handled::Hold => return self.hold(id, input),
+                        Handled::Hold => {
+                            if mutant::is_on("let_requests_overtake") {
+                                self.overtake(id, &mut input, start, end);
+                            }
+                            return self.hold(id, input);
+                        }
                         Handled::Close(reason) => return self.close(id, reason),
                     }
                 }
@@ -379,7 +385,7 @@ impl<I: Io> Broker<I> {
         self.connections.find(id).expect("holding does not end it").hold(input);
     }
 
-    fn handle(&mut self, id: ConnectionId, input: &mut Input, start: usize, end: usize) -> Handled {
+    pub(super) fn handle(&mut self, id: ConnectionId, input: &mut Input, start: usize, end: usize) -> Handled {
         let frame = input.frame(start..end);
         match header::parse(frame) {
             Ok(header) => {
@@ -471,6 +477,9 @@ impl<I: Io> Broker<I> {
         if self.connections.find(id).is_some_and(|connection| connection.is_finished())
             && let Some(mut connection) = self.connections.remove(id)
         {
+            if mutant::is_on("leak_buffers") {
+                std::mem::forget(self.io.pool().take(256 * 1024));
+            }
             connection.release(&mut self.admission);
             self.admission.leave();
         }

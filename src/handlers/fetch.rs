@@ -23,6 +23,8 @@ use super::fetch_tasks::{FetchTask, Part};
 use super::located::Located;
 use super::room::FetchTurn;
 use super::token::{self, Kind};
+use crate::base::coverage;
+use crate::base::mutant;
 use crate::base::units::MIB;
 use crate::io::{Completion, Io};
 use crate::model::id::{LeaderEpoch, PartitionIndex, TopicId, TopicIdPartition};
@@ -237,7 +239,7 @@ impl<I: Io> Broker<I> {
                 offset,
                 size_bytes_max: u32::try_from(limit).unwrap_or(u32::MAX),
                 min_one_batch: is_first,
-                up_to: UpTo::HighWatermark,
+                up_to: if mutant::is_on("read_unacknowledged") { UpTo::LogEnd } else { UpTo::HighWatermark },
             };
             let step = log.read(&mut self.io, token::base(Kind::Fetch, index, generation), request);
             if self.take_step(&mut task, step, read_from, (index, generation)) {
@@ -263,6 +265,7 @@ impl<I: Io> Broker<I> {
         let part = &mut task.parts[task.next];
         match step {
             ReadStep::Pending(read) => {
+                coverage::hit("fetch: reads from disk");
                 task.read = Some((read, read_from));
                 self.note_cold(task);
                 if !task.is_expected
@@ -282,6 +285,12 @@ impl<I: Io> Broker<I> {
             // The rest comes with the next fetch.
             ReadStep::Failed(ReadError::NoMemory) => {}
             ReadStep::Ready(plan) => {
+                if plan.paths.splice > 0 {
+                    coverage::hit("fetch: splices");
+                }
+                if plan.paths.tail > 0 {
+                    coverage::hit("fetch: from the tail cache");
+                }
                 self.counters.fetch_bytes_tail += plan.paths.tail;
                 self.counters.fetch_bytes_splice += plan.paths.splice;
                 self.counters.fetch_bytes_direct += plan.paths.direct;

@@ -12,6 +12,7 @@ use std::collections::VecDeque;
 
 use super::broker::Broker;
 use super::fetch_session::Wanted;
+use crate::base::mutant;
 use crate::base::time::Monotonic;
 use crate::io::Io;
 use crate::model::id::{LeaderEpoch, Offset, TopicIdPartition};
@@ -61,8 +62,9 @@ impl Part {
     }
 
     pub fn response(&self) -> FetchPartitionResponse<'static> {
+        let is_stale = mutant::is_on("tell_an_old_watermark") && self.high_watermark.0 % 7 == 6;
         FetchPartitionResponse {
-            high_watermark: self.high_watermark,
+            high_watermark: Offset(self.high_watermark.0 - i64::from(is_stale)),
             last_stable_offset: self.high_watermark,
             log_start_offset: self.log_start_offset,
             diverging_epoch: self.diverging_epoch,

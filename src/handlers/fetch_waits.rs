@@ -10,6 +10,8 @@ use std::time::Duration;
 use super::broker::Broker;
 use super::deadlines::Deadline;
 use super::fetch_tasks::{FetchTask, FetchWait};
+use crate::base::coverage;
+use crate::base::mutant;
 use crate::base::time::Monotonic;
 use crate::io::Io;
 use crate::net::ConnectionId;
@@ -41,6 +43,7 @@ impl<I: Io> Broker<I> {
     }
 
     pub(super) fn wait_for_data(&mut self, index: u32, generation: u16) {
+        coverage::hit("fetch: waits");
         self.counters.fetch_waits += 1;
         let mut task = self.fetch_tasks.take(index, generation).expect("just inserted");
         for (number, part) in task.parts.iter_mut().enumerate() {
@@ -77,6 +80,9 @@ impl<I: Io> Broker<I> {
 
     /// A partition's high watermark has moved, or it has something else to tell: fetches that wait look again.
     pub(super) fn wake_fetches(&mut self, slot: u32) {
+        if mutant::is_on("miss_a_wake_up") {
+            return;
+        }
         let mut waits = std::mem::take(&mut self.partitions.get_mut(slot).fetch_waits);
         waits.retain(|&wait| self.goes_on_waiting(wait));
         // The list keeps its memory.

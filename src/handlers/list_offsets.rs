@@ -15,6 +15,7 @@ use super::broker::Broker;
 use super::call::Call;
 use super::errors;
 use super::token::{self, Kind};
+use crate::base::mutant;
 use crate::base::time::Timestamp;
 use crate::io::{Completion, Io};
 use crate::model::id::{LeaderEpoch, Offset, PartitionIndex, TopicIdPartition};
@@ -218,7 +219,8 @@ fn take_lookup_step(
         // Kafka's answer where no record is that young: no offset, no timestamp, no error.
         LookupStep::Ready(None) => found(&asked, Offset::NONE, Timestamp::NONE, LeaderEpoch::NONE),
         LookupStep::Ready(Some(Found { offset, timestamp, leader_epoch })) => {
-            found(&asked, offset, timestamp, leader_epoch)
+            let is_wrong = mutant::is_on("look_up_one_too_far");
+            found(&asked, Offset(offset.0 + i64::from(is_wrong)), timestamp, leader_epoch)
         }
     };
     lookup.note(answer);

@@ -7,6 +7,7 @@ use super::broker::Broker;
 use super::metadata::is_internal;
 use super::partitions::Partition;
 use super::token::{self, Kind};
+use crate::base::mutant;
 use crate::controller::image::TopicImage;
 use crate::io::{Completion, Io};
 use crate::model::configs::{AckAfter as ConfigAckAfter, CleanupPolicy, Prepare, TimestampType, TopicConfig};
@@ -193,5 +194,9 @@ impl<I: Io> Broker<I> {
 
 /// What a topic's configuration says about how long its records stay.
 fn policy_of(config: &TopicConfig) -> RetentionPolicy {
-    RetentionPolicy { retention_ms: config.retention_ms, retention_bytes: config.retention_bytes }
+    let retention_bytes = match mutant::is_on("retain_nothing") {
+        true => Some(config.retention_bytes.unwrap_or(10_000)),
+        false => config.retention_bytes,
+    };
+    RetentionPolicy { retention_ms: config.retention_ms, retention_bytes }
 }

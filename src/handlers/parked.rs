@@ -9,13 +9,17 @@
 //! Invariant: a connection stands at most once in the list of the partition that it waits at, once in each list of
 //! those that wait for memory, and has one deadline that counts, however often it is looked at.
 
+use std::ops::Range;
 use std::time::Duration;
 
-use super::broker::Broker;
+use super::broker::{Broker, Handled};
 use super::deadlines::Deadline;
 use crate::base::time::Monotonic;
 use crate::io::Io;
+use crate::model::limits::FRAME_SIZE_BYTES_MAX;
 use crate::net::ConnectionId;
+use crate::net::connection::{Input, Next};
+use crate::protocol::frame::PREFIX_SIZE;
 
 /// How often what waits for memory is tried again if nothing else wakes it.
 const RETRY_AFTER: Duration = Duration::from_millis(5);
@@ -33,6 +37,19 @@ pub struct Parked {
     pub(super) waits_for_fetches: bool,
     /// A deadline is entered for then.
     timer: Option<Monotonic>,
+}
+
+/// The frame behind `end`, which is left where it is.
+fn following(input: &mut Input, end: usize) -> Option<Range<usize>> {
+    let size = |_| FRAME_SIZE_BYTES_MAX;
+    let Next::Frame(first) = input.next(size) else { return None };
+    input.consume(end);
+    let next = input.next(size);
+    input.consume(first.start - PREFIX_SIZE);
+    match next {
+        Next::Frame(range) => Some(range),
+        _ => None,
+    }
 }
 
 impl<I: Io> Broker<I> {
@@ -58,6 +75,21 @@ impl<I: Io> Broker<I> {
             *timer = Some(at);
             self.deadlines.push(at, Deadline::Held(id));
         }
+    }
+
+    /// A mutant: a request that must wait is overtaken by the one behind it.
+    pub(super) fn overtake(&mut self, id: ConnectionId, input: &mut Input, start: usize, end: usize) {
+        let held = self.held.remove(&id);
+        let first = start - PREFIX_SIZE;
+        input.consume(first);
+        if let Some(next) = following(input, end)
+            && matches!(self.handle(id, input, next.start, next.end), Handled::Done)
+        {
+            // The first one stands behind it now.
+            input.frame(first..next.end).rotate_left(end - first);
+            input.consume(next.end - (end - first));
+        }
+        self.held.extend(held.map(|held| (id, held)));
     }
 
     /// The partition has room, or never will: those that wait there are looked at.

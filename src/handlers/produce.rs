@@ -18,6 +18,8 @@ use super::broker::{Broker, Handled};
 use super::call::RequestInfo;
 use super::errors;
 use super::located::Located;
+use crate::base::coverage;
+use crate::base::mutant;
 use crate::base::time::{Monotonic, Timestamp};
 use crate::io::Io;
 use crate::model::batch::{self, Header};
@@ -159,6 +161,10 @@ impl ProduceTasks {
         task
     }
 
+    fn get_correlation(&self, index: u32) -> i32 {
+        self.tasks[index as usize].correlation_id
+    }
+
     /// Frees a task whose waits are over. It keeps memory for a request of few partitions: that of larger ones is
     /// small beside their batches.
     fn remove(&mut self, index: u32) {
@@ -243,6 +249,7 @@ impl<I: Io> Broker<I> {
                     }
                     held.checked = Some(Checked { header, config: self.partitions.get_mut(slot).config.clone() });
                     held.done_count = position - 1;
+                    coverage::hit("produce: held back");
                     self.counters.produce_held += 1;
                     self.look_again(id, held.deadline);
                     self.held.insert(id, held);
@@ -367,6 +374,7 @@ impl<I: Io> Broker<I> {
         let log_append_time = partition.config.message_timestamp_type == TimestampType::LogAppendTime;
         match partition.log.producers().check(&header) {
             Ok(Verdict::Append) => {}
+            Ok(Verdict::Duplicate { .. }) if mutant::is_on("append_duplicates") => {}
             Ok(Verdict::Duplicate { base_offset, last_offset, timestamp }) => {
                 self.counters.produce_bytes_refused += size;
                 let mut outcome = Outcome::refused(index, ErrorCode::None, None);
@@ -374,9 +382,11 @@ impl<I: Io> Broker<I> {
                 outcome.log_append_time = if log_append_time { timestamp } else { Timestamp::NONE };
                 outcome.log_start_offset = log_start_offset;
                 let end = last_offset.plus(1);
-                return if partition.log.high_watermark() >= end {
+                return if partition.log.high_watermark() >= end || mutant::is_on("answer_duplicates_at_once") {
+                    coverage::hit("produce: a duplicate");
                     Attempt::Done(outcome)
                 } else {
+                    coverage::hit("produce: a duplicate waits");
                     Attempt::Waits(outcome, slot, end)
                 };
             }
@@ -398,6 +408,9 @@ impl<I: Io> Broker<I> {
                 self.mark_dirty(slot);
                 Attempt::Waits(outcome, slot, appended.end)
             }
+            Err(AppendError::NotReady) if mutant::is_on("refuse_instead_of_holding") => {
+                refuse(self, ErrorCode::RequestTimedOut, None)
+            }
             Err(AppendError::NotReady) => Attempt::Hold { slot, header, wants_memory: false },
             Err(AppendError::NoMemory) => {
                 self.mark_dirty(slot);
@@ -417,6 +430,9 @@ impl<I: Io> Broker<I> {
         let ticket = task.ticket;
         if !self.is_answerable(ticket) {
             // Its connection is gone, perhaps in the middle of the request.
+            return self.produce_tasks.remove(index);
+        }
+        if mutant::is_on("forget_an_answer") && self.produce_tasks.get_correlation(index) % 61 == 60 {
             return self.produce_tasks.remove(index);
         }
         let task = &self.produce_tasks.tasks[index as usize];

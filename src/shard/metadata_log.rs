@@ -12,6 +12,7 @@ use std::path::PathBuf;
 
 use uuid::Uuid;
 
+use crate::base::coverage;
 use crate::base::time::Now;
 use crate::base::units::{KIB, MIB};
 use crate::controller::image::Image;
@@ -33,7 +34,7 @@ use crate::storage::{AppendError, Events, Identity, Log, LogOptions, Range, Read
 const NAME: &str = "__cluster_metadata";
 const TOPIC: TopicId = TopicId(Uuid::from_u128(1));
 /// A start cuts the log by a snapshot when it holds more than this. Tests have small logs, and snapshots all the same.
-const SNAPSHOT_AFTER_BYTES: u64 = if cfg!(test) { 4 * KIB as u64 } else { 4 * MIB as u64 };
+const SNAPSHOT_AFTER_BYTES: u64 = if cfg!(any(test, feature = "simulate")) { 4 * KIB as u64 } else { 4 * MIB as u64 };
 const READ_SIZE_BYTES: u32 = MIB as u32;
 const SNAPSHOT_SUFFIX: &str = ".snapshot";
 
@@ -103,6 +104,7 @@ impl MetadataLog {
             match write_snapshot(io, layout, &image) {
                 // Everything below is in the snapshot; the log keeps at least its active segment.
                 Ok(()) => {
+                    coverage::hit("metadata: snapshot");
                     let cut = log.delete_records(io, image.version().plus(1));
                     cut.map_err(|cause| error(cause.to_string()))?;
                     settle(io, &mut log, now);
@@ -135,6 +137,7 @@ impl MetadataLog {
             }
             // A full disk and missing memory pass: metadata that waits is better than metadata that is lost.
             Err(AppendError::NotReady | AppendError::DiskFull | AppendError::NoMemory) => {
+                coverage::hit("metadata: a change waits");
                 self.parked = Some(bytes);
                 Progress::None
             }

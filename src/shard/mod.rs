@@ -8,6 +8,7 @@
 //! | [`clean_stop`] | what a clean stop leaves for the next start |
 //! | [`mailbox`] | messages between shards |
 //! | [`node`] | threads, start and stop of all shards |
+//! | `simulated` | a node on the simulated world, for tests and simulations |
 //! | [`properties`] | what a data directory says about itself |
 //! | [`threads`] | pinning |
 //! | [`stall`] | turns that take too long |
@@ -21,6 +22,8 @@ pub mod mailbox;
 pub mod metadata_log;
 pub mod node;
 pub mod properties;
+#[cfg(any(test, feature = "simulate"))]
+pub(crate) mod simulated;
 pub mod stall;
 pub mod threads;
 

@@ -19,6 +19,7 @@
 use std::io;
 use std::rc::Rc;
 
+use crate::base::coverage;
 use crate::base::units::align_down;
 use crate::io::{Io, Op, Outcome};
 use crate::model::id::Offset;
@@ -66,6 +67,7 @@ impl Log {
         // A synced write does not cover earlier unsynced ones, not even those whose sync is under way.
         let old_must_be_durable = (sync || chunk.segment != self.written.segment) && !mutants.roll_without_wait;
         if old_must_be_durable && (self.unsynced || self.syncing.is_some()) {
+            coverage::hit("commit: waits for a sync");
             return self.sync_written(io);
         }
         let segment = self.segment(chunk.segment).expect("staged bytes belong to a segment that is written direct");
@@ -75,6 +77,11 @@ impl Log {
         let (to, padded) = (chunk.end(), block_end(chunk.end()));
         let crossing = chunk.crossing.replace(0);
         let two_steps = reused && crossing > from && crossing < padded && !mutants.skip_two_step;
+        coverage::hit(match (two_steps, reused) {
+            (true, _) => "commit: in two steps",
+            (false, true) => "commit: over an old file",
+            (false, false) => "commit: in a new file",
+        });
         chunk.in_flight.set(padded);
         let (first, rest) = if two_steps { (crossing, Some((from, crossing))) } else { (from, None) };
         let slice = chunk.slice_padded(first, padded);

@@ -1,4 +1,5 @@
-//! What the owner of a log decides, as plain values; and, in tests only, the rules that a test breaks on purpose.
+//! What the owner of a log decides, as plain values; and, in tests and
+//! simulations only, the rules that they break on purpose.
 
 use std::time::Duration;
 
@@ -50,7 +51,7 @@ pub struct LogOptions {
     /// How long appends are refused after the disk was found full before it is asked again.
     pub disk_full_pause: Duration,
     /// Rules broken on purpose.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "simulate"))]
     pub mutants: Mutants,
 }
 
@@ -66,21 +67,21 @@ impl Default for LogOptions {
             log_append_time: false,
             splice_size_bytes_min: 32 * KIB as u32,
             disk_full_pause: Duration::from_millis(500),
-            #[cfg(test)]
-            mutants: Mutants::default(),
+            #[cfg(any(test, feature = "simulate"))]
+            mutants: Mutants::of_this_thread(),
         }
     }
 }
 
 impl LogOptions {
-    /// The broken rules; outside tests none, and the branches compile away.
-    #[cfg(test)]
+    /// The broken rules; outside tests and simulations none, and the branches compile away.
+    #[cfg(any(test, feature = "simulate"))]
     pub(super) fn mutants(&self) -> Mutants {
         self.mutants
     }
 
-    /// The broken rules; outside tests none, and the branches compile away.
-    #[cfg(not(test))]
+    /// The broken rules; outside tests and simulations none, and the branches compile away.
+    #[cfg(not(any(test, feature = "simulate")))]
     pub(super) fn mutants(&self) -> Mutants {
         Mutants::default()
     }
@@ -107,4 +108,23 @@ pub struct Mutants {
     pub ack_before_write: bool,
     /// A checkpoint describes the log's end, synced or not.
     pub checkpoint_beyond_sync: bool,
+}
+
+#[cfg(any(test, feature = "simulate"))]
+impl Mutants {
+    /// What this thread breaks, by the names of the fields.
+    pub fn of_this_thread() -> Mutants {
+        use crate::base::mutant::is_on;
+        Mutants {
+            skip_sync: is_on("skip_sync"),
+            skip_two_step: is_on("skip_two_step"),
+            skip_tail_carry: is_on("skip_tail_carry"),
+            roll_without_wait: is_on("roll_without_wait"),
+            reuse_before_sync_dir: is_on("reuse_before_sync_dir"),
+            skip_zeroing: is_on("skip_zeroing"),
+            skip_epoch_check: is_on("skip_epoch_check"),
+            ack_before_write: is_on("ack_before_write"),
+            checkpoint_beyond_sync: is_on("checkpoint_beyond_sync"),
+        }
+    }
 }

@@ -12,6 +12,8 @@
 
 use std::io;
 
+use crate::base::coverage;
+use crate::base::mutant;
 use crate::base::time::{Monotonic, Now};
 use crate::base::units::{KIB, MIB, align_down};
 use crate::io::{File, Io, Op, OpenOptions, Outcome};
@@ -115,8 +117,10 @@ impl Log {
             Step::Truncate(0),
         ];
         let prepared_bytes = self.first_space(&mut steps, 0, STEP_SIZE_BYTES_MIN);
-        steps.push(Step::SyncDir(dir.clone()));
-        steps.push(Step::SyncDir(identity.parent.clone()));
+        if !mutant::is_on("skip_directory_sync") {
+            steps.push(Step::SyncDir(dir.clone()));
+            steps.push(Step::SyncDir(identity.parent.clone()));
+        }
         steps.push(Step::Reached(Milestone::Materialized { prepared_bytes }));
         self.jobs.push_back(Job::new(JobKind::Materialize, None, steps));
         self.state = State::Materializing;
@@ -201,6 +205,7 @@ impl Log {
 
     /// The disk is full: appends that need space are refused for a while.
     pub(super) fn disk_full(&mut self, now: Monotonic) {
+        coverage::hit("space: disk full");
         tracing::warn!(partition = %self.identity.dir.display(), "disk full");
         self.space.full_until = Some(now + self.options.disk_full_pause);
         self.space.step_bytes = STEP_SIZE_BYTES_MIN;
@@ -222,7 +227,10 @@ impl Log {
         let mut steps = Vec::new();
         let options = OpenOptions { write: true, create: true, direct: true, ..OpenOptions::default() };
         let (name, size_bytes, reused) = match self.spare.take() {
-            Some(spare) => (spare.name, spare.size_bytes, true),
+            Some(spare) => {
+                coverage::hit("next file: a spare is reused");
+                (spare.name, spare.size_bytes, true)
+            }
             None => (FileName::Spare(self.end.offset).to_string(), 0, false),
         };
         steps.push(Step::Open { path: self.identity.dir.join(&name), options });

@@ -16,6 +16,8 @@
 use std::io;
 use std::path::Path;
 
+use crate::base::coverage;
+use crate::base::mutant;
 use crate::base::time::{Now, Timestamp};
 use crate::base::units::align_down;
 use crate::io::{File, Io, Op, OpenOptions, Outcome, Slice};
@@ -177,6 +179,11 @@ impl<I: Io> Recovery<'_, I> {
             }
             None => self.checkpoint(is_clean)?,
         };
+        coverage::hit(match (is_clean, &state) {
+            (true, _) => "recovery: after a clean stop",
+            (false, Some(_)) => "recovery: from the checkpoint",
+            (false, None) => "recovery: without a checkpoint",
+        });
         let first = *self.files.segments.first().ok_or_else(|| missing("it has no segment"))?;
         let mut state = state.unwrap_or_else(|| PartitionState {
             active_base_offset: first.0,
@@ -208,6 +215,9 @@ impl<I: Io> Recovery<'_, I> {
         log.end = Boundary { segment: active.base_offset, position: active.size_bytes, offset: active.next_offset };
         (log.written, log.durable, log.high_watermark) = (log.end, log.end, log.end);
         log.epochs.truncate_end(log.end.offset);
+        if mutant::is_on("keep_leader_epoch") {
+            log.leader_epoch = self.epoch.max(LeaderEpoch(0));
+        }
         log.state = State::Serving;
         // So that the next start does not scan the same again.
         log.checkpoints.wanted = self.stats.scanned_bytes > 0;
@@ -246,6 +256,7 @@ impl<I: Io> Recovery<'_, I> {
         while let [first, second, ..] = self.files.segments[..]
             && second <= log_start
         {
+            coverage::hit("recovery: removes a freed segment");
             self.remove(&FileName::Segment(first).to_string())?;
             self.files.segments.remove(0);
         }
@@ -264,6 +275,7 @@ impl<I: Io> Recovery<'_, I> {
     fn follow_roll(&self, state: &mut PartitionState) {
         let bases = &self.files.segments;
         if !bases.contains(&Offset(state.active_base_offset)) && bases.first() == Some(&Offset(state.next_offset)) {
+            coverage::hit("recovery: follows a roll");
             state.active_base_offset = state.next_offset;
             state.position_bytes = 0;
             state.index.clear();
@@ -350,6 +362,7 @@ impl<I: Io> Recovery<'_, I> {
         following: Offset,
         state: &PartitionState,
     ) -> Result<(), RecoveryError> {
+        coverage::hit("recovery: rebuilds a sidecar");
         let file = self.open(base)?;
         let interval = self.log.options.index_interval_size_bytes;
         let segment = Segment::new(base, FileName::Segment(base).to_string(), file, 0, true, interval);
@@ -394,7 +407,9 @@ impl<I: Io> Recovery<'_, I> {
             position += header.size_bytes as u64;
             expected = Expected { offset: header.next_offset(), epoch: header.leader_epoch, any_epoch };
             self.log.epochs.assign(header.leader_epoch, header.base_offset);
-            self.log.producers.update(&header, self.now.wall);
+            if !mutant::is_on("forget_producers") {
+                self.log.producers.update(&header, self.now.wall);
+            }
             segment.note(&header, start, Boundary { segment: base, position, offset: expected.offset });
         }
         self.epoch = expected.epoch;
@@ -413,6 +428,7 @@ impl<I: Io> Recovery<'_, I> {
     /// Truncates the last scanned segment to its batches and writes its sidecar: the roll to `following` was
     /// interrupted.
     fn finish_sealing(&mut self, following: Offset) -> Result<(), RecoveryError> {
+        coverage::hit("recovery: finishes sealing");
         let dir = self.log.identity.dir.clone();
         let contents = {
             let segment = self.log.segments.back().expect("it was just scanned");
@@ -468,6 +484,7 @@ impl<I: Io> Recovery<'_, I> {
             let interval = self.log.options.index_interval_size_bytes;
             let name = FileName::Segment(end).to_string();
             self.scan(Segment::new(end, name, file, 0, true, interval), false, None)?;
+            coverage::hit("recovery: a spare is the next segment");
             self.stats.finished_roll = true;
             return Ok(());
         }
@@ -518,6 +535,7 @@ impl<I: Io> Recovery<'_, I> {
         let from = block_end(end);
         if from < up_to {
             self.io.run(Op::WriteZeros { file: file.clone(), offset: from, length_bytes: up_to - from })?;
+            coverage::hit("recovery: zeros behind the end");
             self.stats.zeroed_bytes = up_to - from;
         }
         // Batches that were found may be in the page cache of a controller, written and never synced.
@@ -539,6 +557,7 @@ impl<I: Io> Recovery<'_, I> {
             let Outcome::Length(size_bytes) = self.io.run(Op::Length { file })? else {
                 unreachable!("Length completes with a length")
             };
+            coverage::hit("recovery: keeps a spare");
             self.log.spare = Some(Spare { name, size_bytes });
         }
         let names = spares.into_iter().map(|spare| FileName::Spare(spare).to_string());
@@ -559,6 +578,7 @@ impl<I: Io> Recovery<'_, I> {
         if partial == end {
             return Ok(());
         }
+        coverage::hit("recovery: takes an unfinished block up");
         let file = segment.direct.clone().expect("the last one is open");
         let unfinished = Scanner::new(self.io, file)?.read_blocks().bytes(partial, end)?.to_vec();
         let buffer = self.io.pool().take_append(BLOCK_SIZE_BYTES).ok_or(io::ErrorKind::OutOfMemory)?;
@@ -574,7 +594,9 @@ impl<I: Io> Recovery<'_, I> {
         producers: Vec<super::producer_state::ProducerEntry>,
         epochs: Vec<super::epochs::EpochEntry>,
     ) -> Result<(), RecoveryError> {
-        self.log.producers = ProducerState::restore(producers);
+        if !mutant::is_on("forget_producers") {
+            self.log.producers = ProducerState::restore(producers);
+        }
         self.log.epochs =
             LeaderEpochs::restore(epochs).ok_or_else(|| corrupt(Offset(0), 0, "leader epochs do not ascend"))?;
         self.epoch = self.log.epochs.latest().unwrap_or(LeaderEpoch(-1));
@@ -600,6 +622,7 @@ impl<I: Io> Recovery<'_, I> {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             Err(error) => return Err(RecoveryError::Io { what: format!("removing {}", path.display()), error }),
         }
+        coverage::hit("recovery: removes a file");
         self.stats.removed_file_count += 1;
         Ok(())
     }

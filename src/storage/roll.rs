@@ -16,6 +16,8 @@
 
 use std::io;
 
+use crate::base::coverage;
+use crate::base::mutant;
 use crate::base::time::{Monotonic, Now, Timestamp};
 use crate::io::{File, Io, OpenOptions, Outcome};
 use crate::model::batch::Header;
@@ -71,13 +73,16 @@ impl Log {
     /// Makes the next file the active one, or says why that must wait.
     pub(super) fn roll(&mut self, io: &mut impl Io, now: Now) -> Result<(), AppendError> {
         if self.rolling.is_some() {
+            coverage::hit("roll: waits for the last one");
             return Err(AppendError::NotReady);
         }
         let Some(next) = self.next.take() else {
+            coverage::hit("roll: waits for its file");
             self.prepare_next(io, now.monotonic);
             let full = self.is_disk_full(now.monotonic);
             return Err(if full { AppendError::DiskFull } else { AppendError::NotReady });
         };
+        coverage::hit(if next.reused { "roll: into a reused file" } else { "roll: into a new file" });
         let base_offset = self.end.offset;
         self.sidecar = Some(self.sidecar_contents().encode());
         let interval = self.options.index_interval_size_bytes;
@@ -134,6 +139,7 @@ impl Log {
 
     /// The segment is sealed: its sidecar follows.
     fn sealed(&mut self, base: Offset) {
+        coverage::hit("roll: sealed");
         self.rolling = None;
         self.events.sealed = true;
         for segment in &mut self.segments {
@@ -227,6 +233,7 @@ impl Log {
         let Some((boundary, ..)) = &self.checkpoints.captured else { return };
         let durable = self.durable.offset >= boundary.offset || self.options.mutants().checkpoint_beyond_sync;
         if !durable || queued {
+            coverage::hit("checkpoint: waits for its bytes");
             return;
         }
         let (boundary, log_start, bytes) = self.checkpoints.captured.take().expect("it is there");
@@ -310,19 +317,27 @@ impl Log {
     /// Frees the files of sealed segments that the durable log start has passed.
     pub(super) fn free_segments(&mut self) {
         let dir = self.identity.dir.clone();
+        let log_start =
+            if mutant::is_on("free_before_checkpoint") { self.log_start } else { self.checkpoints.log_start };
         while let Some(segment) = self.segments.front()
             && self.segments.len() > 1
             && segment.is_sealed()
-            && segment.next_offset <= self.checkpoints.log_start
+            && segment.next_offset <= log_start
             && self.rolling != Some(segment.base_offset)
         {
             let segment = self.segments.pop_front().expect("there is one");
             let cached = self.shared.files.forget(self.token_base, segment.base_offset);
-            let pinned = [cached.as_ref(), segment.old_direct.as_ref()].into_iter().flatten().any(File::is_shared);
+            let pinned = [cached.as_ref(), segment.old_direct.as_ref()].into_iter().flatten().any(File::is_shared)
+                && !mutant::is_on("reuse_under_a_reader");
             let spares =
                 self.spare.is_some() || self.jobs.iter().any(|job| job.kind == JobKind::Free && job.makes_spare());
             let path = segment.path(&dir);
             let mut steps = vec![Step::Remove(FileName::Sidecar(segment.base_offset).path(&dir))];
+            coverage::hit(match (pinned, spares) {
+                (true, _) => "free: removed, a reader has it",
+                (_, true) => "free: removed, there is a spare",
+                _ => "free: becomes a spare",
+            });
             if self.options.reuse && !pinned && !spares {
                 let spare =
                     Spare { name: FileName::Spare(segment.base_offset).to_string(), size_bytes: segment.size_bytes };
@@ -433,11 +448,13 @@ impl Log {
             }
             Milestone::Sealed(base) => self.sealed(base),
             Milestone::SidecarWritten(base) => {
+                coverage::hit("roll: sidecar written");
                 if let Some(segment) = self.segment_mut(base) {
                     segment.index = Index::Sidecar;
                 }
             }
             Milestone::Checkpointed { boundary, log_start, slot } => {
+                coverage::hit("checkpoint: durable");
                 self.checkpoints.sequence += 1;
                 self.checkpoints.slot = Some(slot);
                 self.checkpoints.durable = boundary;

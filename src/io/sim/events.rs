@@ -76,6 +76,11 @@ impl Events {
         Now { monotonic: Monotonic(self.now_ns), wall: Timestamp(self.wall_start_ms + passed_ms) }
     }
 
+    /// Moves the clock for people, and only that one.
+    pub(super) fn jump_wall(&mut self, by_ms: i64) {
+        self.wall_start_ms += by_ms;
+    }
+
     /// Lets `event` happen `after_ns` from now.
     pub(super) fn schedule(&mut self, after_ns: u64, event: Event) {
         self.schedule_at(self.now_ns.saturating_add(after_ns), event);

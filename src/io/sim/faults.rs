@@ -11,6 +11,7 @@
 
 use std::time::Duration;
 
+use crate::base::coverage;
 use crate::base::rng::Rng;
 use crate::io::Op;
 
@@ -183,6 +184,15 @@ impl Faults {
             if picked.is_none() && rule.times > 0 && self.rng.chance(rule.chance.0, rule.chance.1) {
                 rule.times -= 1;
                 picked = Some(rule.fault);
+                coverage::hit(match (rule.fault, kind) {
+                    (Fault::Error(_), OpKind::Write | OpKind::WriteZeros) => "fault: failed write",
+                    (Fault::Error(_), OpKind::Sync | OpKind::SyncDir) => "fault: failed sync",
+                    (Fault::Error(_), OpKind::Read) => "fault: failed read",
+                    (Fault::Error(_), _) => "fault: failed change of names",
+                    (Fault::CorruptRead, _) => "fault: corrupt read",
+                    (Fault::MisdirectedRead, _) => "fault: misdirected read",
+                    (Fault::Delay(_), _) => "fault: slow operation",
+                });
             }
         }
         picked

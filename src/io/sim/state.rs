@@ -18,6 +18,7 @@ use super::faults::{Fault, Faults, OpKind};
 use super::network::{Network, Owner};
 use super::options::WorldOptions;
 use super::record::{WriteHook, WriteRecord};
+use crate::base::coverage;
 use crate::base::rng::Rng;
 use crate::io::handle::{Dropped, Kind};
 use crate::io::{Completion, File, Listener, Op, OpenOptions, Outcome, Socket, Token};
@@ -299,6 +300,7 @@ impl Inside {
 
     /// The process is killed: its memory and handles are gone. What it had handed to the disk may still happen.
     pub(super) fn kill_process(&mut self) {
+        coverage::hit("kill");
         self.events.note("kill", 0, 0);
         let left = self.end_process(false);
         self.orphan(left);
@@ -309,6 +311,7 @@ impl Inside {
         for id in left {
             let survives = self.loss_rng.chance(1, 2);
             if survives {
+                coverage::hit("kill: an operation outlives its process");
                 let after_ns = self.loss_rng.in_range(self.options.outlive_ns.clone());
                 self.events.schedule(after_ns, Event::DiskDone(id));
             } else {
@@ -319,6 +322,13 @@ impl Inside {
 
     /// The power is cut. `met` is the write whose moment it is.
     pub(super) fn cut_power(&mut self, met: Option<(OpId, Tear)>) {
+        coverage::hit(match &met {
+            None => "power cut: at any moment",
+            Some((_, Tear::Random)) => "power cut: at a write, by chance",
+            Some((_, Tear::Lost)) => "power cut: at a write, lost",
+            Some((_, Tear::Kept)) => "power cut: at a write, kept",
+            Some((_, Tear::Blocks(_))) => "power cut: at a write, torn",
+        });
         self.is_power_cut = true;
         self.power_cut_count += 1;
         self.events.note("power cut", self.power_cut_count, met.as_ref().map_or(u64::MAX, |(op, _)| *op));

@@ -88,6 +88,13 @@ impl World {
         self.advance_to(until);
     }
 
+    /// Sets the wall clock forward or back; the monotonic one goes on as it is.
+    pub fn jump_wall(&self, by_ms: i64) {
+        let mut inside = self.inside();
+        inside.events.note("wall clock", by_ms as u64, 0);
+        inside.events.jump_wall(by_ms);
+    }
+
     // Power and processes
 
     /// Cuts the power: every io of the process is dead, what was in flight is applied in part or not at all, and what

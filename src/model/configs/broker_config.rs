@@ -134,7 +134,7 @@ impl BrokerConfig {
     }
 
     /// The same with a value that its key may refuse: tests want segments far below Kafka's least size.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "simulate"))]
     pub(crate) fn with_unchecked(mut self, name: &'static str, value: &str) -> BrokerConfig {
         self.settings.insert(name, value.to_owned());
         BrokerConfig::from_settings(self.settings)
