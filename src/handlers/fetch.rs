@@ -178,6 +178,9 @@ impl<I: Io> Broker<I> {
             Some(slot) if self.partitions.get_mut(slot).id != read_from => self.end_cold(&mut task),
             Some(slot) => {
                 let log = &mut self.partitions.get_mut(slot).log;
+                // The read goes up to the high watermark of today: the one that is told must not lie below.
+                task.parts[part].high_watermark = log.high_watermark();
+                task.parts[part].log_start_offset = log.log_start();
                 let step = read.resume(&mut self.io, log, completion.result);
                 if self.take_step(&mut task, step, read_from, (index, generation)) {
                     return self.fetch_tasks.put_back(index, task);

@@ -8,7 +8,7 @@ use kafka_protocol::messages::{FetchRequest, ListOffsetsRequest};
 
 use super::client::{Client, FETCH_BY_ID, PRODUCE_BY_ID, batch, fetch_request, produce_request, topic_name};
 use super::node::{Spec, TestNode};
-use crate::io::sim::{World, WorldOptions};
+use crate::io::sim::{Fault, OpKind, Rule, World, WorldOptions};
 use crate::protocol::ErrorCode;
 
 fn one_shard(seed: u64) -> (World, TestNode, Client) {
@@ -143,6 +143,38 @@ fn a_session_tells_only_what_is_new_and_ends_as_asked() {
     assert_eq!((ended.error_code, ended.session_id), (0, 0));
     let unknown = client.call(&mut node, FETCH_BY_ID, &go_on(4));
     assert_eq!(unknown.error_code, ErrorCode::FetchSessionIdNotFound.code());
+}
+
+#[test]
+fn a_fetch_tells_the_high_watermark_that_its_records_were_read_under() {
+    // The read of the first batches waits for the disk while another one is appended: it goes up to the new end.
+    // (Found by the simulator: the answer told the high watermark of before the wait.)
+    for seed in 0..5 {
+        let world = World::new(seed, WorldOptions::default());
+        let mut spec = Spec::new(1);
+        spec.tail_size_bytes = 64 * 1024;
+        let mut node = TestNode::start(&world, &spec);
+        let mut writer = Client::connect(&node, 0);
+        let mut reader = Client::connect(&node, 0);
+        let id = writer.create(&mut node, "t", 1, &[]);
+        for _ in 0..40 {
+            let bytes = batch(world.now().wall, None, &[&[b'x'; 4_000]]);
+            assert_eq!(writer.produce(&mut node, id, 0, bytes).error_code, 0);
+        }
+        world.inject(Rule::new(OpKind::Read, Fault::Delay(Duration::from_secs(2))).path("/t-0/").times(1));
+        let mut request = fetch_request(id, 0, 20);
+        request.topics[0].partitions[0].partition_max_bytes = 1 << 20;
+        reader.send(FETCH_BY_ID, &request);
+        node.run_for(Duration::from_millis(100));
+        assert_eq!(reader.link.available_bytes(), 0, "seed {seed}: it should still be reading");
+        let bytes = batch(world.now().wall, None, &[b"later"]);
+        assert_eq!(writer.produce(&mut node, id, 0, bytes).error_code, 0);
+        let response = reader.receive::<FetchRequest>(&mut node, FETCH_BY_ID).expect("answered");
+        let data = &response.responses[0].partitions[0];
+        let records = data.records.clone().unwrap_or_default();
+        let end = crate::model::batch::batches(&records).last().map(|(header, _)| header.next_offset().0);
+        assert!(end.is_some_and(|end| end <= data.high_watermark), "seed {seed}: {end:?}, {}", data.high_watermark);
+    }
 }
 
 #[test]
