@@ -372,6 +372,11 @@ impl<I: Io> Broker<I> {
         };
         let log_start_offset = partition.log.log_start();
         let log_append_time = partition.config.message_timestamp_type == TimestampType::LogAppendTime;
+        if let Some(cause) = partition.log.offline() {
+            // A batch that is sent again would wait for a write that never comes.
+            let error = AppendError::Offline(cause.clone());
+            return refuse(self, errors::of_append(&error), Some(error.to_string().into()));
+        }
         match partition.log.producers().check(&header) {
             Ok(Verdict::Append) => {}
             Ok(Verdict::Duplicate { .. }) if mutant::is_on("append_duplicates") => {}

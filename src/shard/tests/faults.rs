@@ -145,3 +145,24 @@ fn a_metadata_log_that_fails_refuses_changes_and_data_goes_on() {
         assert!(load.connect(&mut node) && load.verify(&mut node) && load.run(&mut node, 10));
     }
 }
+
+#[test]
+fn a_batch_sent_again_to_a_partition_that_went_offline_is_refused_again() {
+    // Its first write fails, so the producer's state knows it and the log will never acknowledge it: an answer must
+    // come all the same. (Found by the simulator: the answer was waited for without end.)
+    for seed in 0..5 {
+        let world = World::new(seed, WorldOptions::default());
+        let mut node = TestNode::start(&world, &Spec::new(1));
+        let mut client = Client::connect(&node, 0);
+        let id = client.create(&mut node, "t", 1, &[]);
+        let producer = client.try_producer(&mut node).expect("no cut");
+        let bytes = |sequence| batch(world.now().wall, Some((producer, sequence)), &[b"x"]);
+        assert_eq!(client.produce(&mut node, id, 0, bytes(0)).error_code, 0);
+        world.inject(Rule::new(OpKind::Write, Fault::Error(libc::EIO)).path("/t-0/").times(1));
+        let again = bytes(1);
+        for _ in 0..3 {
+            let answer = client.produce(&mut node, id, 0, again.clone());
+            assert_eq!(answer.error_code, ErrorCode::KafkaStorageError.code(), "seed {seed}: {answer:?}");
+        }
+    }
+}
