@@ -49,9 +49,12 @@ enum Sought {
 
 /// A lookup under way.
 pub struct LookupTask {
+    token: Token,
     source: Source,
     sought: Sought,
     up_to: UpTo,
+    /// The segment that is being looked into.
+    segment: Option<Offset>,
     /// Segments before this one hold nothing that is sought.
     from: Offset,
     /// Where the walk has come to.
@@ -83,7 +86,9 @@ impl Log {
 impl LookupTask {
     fn new(token: Token, log: &Log, sought: Sought, up_to: UpTo) -> LookupTask {
         LookupTask {
+            token,
             source: Source::new(token, log),
+            segment: None,
             sought,
             up_to,
             from: Offset(0),
@@ -95,9 +100,16 @@ impl LookupTask {
 
     /// Goes on with the completion of the operation under way.
     pub fn resume(mut self, io: &mut impl Io, log: &mut Log, result: io::Result<Outcome>) -> LookupStep {
-        match self.source.take(io, log, result) {
-            Ok(true) => self.go_on(io, log),
-            Ok(false) => LookupStep::Pending(self),
+        let taken = self.source.take(io, log, result);
+        if taken.as_ref().is_ok_and(|is_there| !is_there) {
+            return LookupStep::Pending(self);
+        }
+        if self.segment.is_some_and(|base| log.segment(base).is_none()) {
+            // It was freed meanwhile: what was read of it, or could not be, says nothing about what is left.
+            return LookupTask::new(self.token, log, self.sought, self.up_to).go_on(io, log);
+        }
+        match taken {
+            Ok(_) => self.go_on(io, log),
             Err(error) => LookupStep::Failed(error),
         }
     }
@@ -126,6 +138,7 @@ impl LookupTask {
                 }
             }
             let Some(base) = self.next_segment(log, bound) else { return Ok(Some(None)) };
+            self.segment = Some(base);
             match self.walk_segment(io, log, base, bound)? {
                 Walked::Waiting => return Ok(None),
                 Walked::Found => {}

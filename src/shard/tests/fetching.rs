@@ -178,6 +178,46 @@ fn a_fetch_tells_the_high_watermark_that_its_records_were_read_under() {
 }
 
 #[test]
+fn an_offset_by_time_is_found_although_the_segment_that_was_looked_into_is_freed_meanwhile() {
+    // Every look at a sealed segment waits for the disk while retention frees the oldest ones. (Found by the simulator:
+    // the lookup went on at the old place in another segment, or with a file that was gone, and was refused.)
+    for seed in 0..10 {
+        let world = World::new(seed, WorldOptions::default());
+        let spec = Spec::new(1)
+            .set("log.segment.bytes", 16 * 1024)
+            .set("log.retention.bytes", 40 * 1024)
+            .set("log.retention.check.interval.ms", 200);
+        let mut node = TestNode::start(&world, &spec);
+        let mut writer = Client::connect(&node, 0);
+        let mut asker = Client::connect(&node, 0);
+        let id = writer.create(&mut node, "t", 1, &[]);
+        let fill = |node: &mut TestNode, writer: &mut Client| {
+            for _ in 0..40 {
+                let bytes = batch(world.now().wall, None, &[&[b'x'; 2_000]]);
+                assert_eq!(writer.produce(node, id, 0, bytes).error_code, 0, "seed {seed}");
+            }
+        };
+        fill(&mut node, &mut writer);
+        for part in [".sidecar", ".log"] {
+            for kind in [OpKind::Open, OpKind::Read] {
+                world.inject(Rule::new(kind, Fault::Delay(Duration::from_secs(4))).path(part).times(1));
+            }
+        }
+        let partition = ListOffsetsPartition::default()
+            .with_partition_index(0)
+            .with_current_leader_epoch(-1)
+            .with_timestamp(world.now().wall.0 - 3_600_000);
+        let topic = ListOffsetsTopic::default().with_name(topic_name("t")).with_partitions(vec![partition]);
+        asker.send(7, &ListOffsetsRequest::default().with_replica_id((-1).into()).with_topics(vec![topic]));
+        node.run_for(Duration::from_millis(10));
+        fill(&mut node, &mut writer);
+        let response = asker.receive::<ListOffsetsRequest>(&mut node, 7).expect("answered");
+        let answer = &response.topics[0].partitions[0];
+        assert!(answer.error_code == 0 && answer.offset > 0, "seed {seed}: {answer:?}");
+    }
+}
+
+#[test]
 fn offsets_are_listed_at_the_leader() {
     let (world, mut node, mut client) = one_shard(2);
     let id = client.create(&mut node, "t", 1, &[]);
