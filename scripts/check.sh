@@ -8,6 +8,7 @@ step() { printf '\n== %s\n' "$*"; }
 
 step "format";        cargo fmt --check
 step "lints";         cargo clippy --locked --all-targets -- -D warnings
+step "simulator";     cargo clippy --locked --features simulate --bin ottla -- -D warnings
 step "documentation"; RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" cargo doc --locked --no-deps --document-private-items
 step "tests";         cargo test --locked
 step "benches";       cargo test --locked --benches

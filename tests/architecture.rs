@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The modules, each of which may use those before it.
-const MODULES: [&str; 16] = [
+const MODULES: [&str; 17] = [
     "base",
     "telemetry",
     "model",
@@ -16,6 +16,7 @@ const MODULES: [&str; 16] = [
     "controller",
     "handlers",
     "shard",
+    "simulate",
     "admin",
     "client",
     "bench",

@@ -14,6 +14,8 @@ pub mod output;
 pub mod produce;
 pub mod remote;
 pub mod serve;
+#[cfg(feature = "simulate")]
+pub mod simulate;
 pub mod size;
 pub mod suggest;
 pub mod topic;
@@ -60,6 +62,9 @@ enum Command {
     Tune(tune::RawTune),
     /// Look into a data directory, a partition or one of their files: what is in it, is it sound?
     Inspect(inspect::RawInspect),
+    /// Run whole nodes in a simulated world and look for broken promises.
+    #[cfg(feature = "simulate")]
+    Simulate(simulate::RawSimulate),
     /// Print the version and what it was built for.
     Version(version::RawVersion),
 }
@@ -77,6 +82,8 @@ pub fn main() -> ExitCode {
         Command::Bench(raw) => bench::command(raw),
         Command::Tune(raw) => tune::command(raw),
         Command::Inspect(raw) => inspect::command(raw),
+        #[cfg(feature = "simulate")]
+        Command::Simulate(raw) => simulate::command(raw),
         Command::Version(raw) => version::command(raw),
     })
 }

@@ -1,0 +1,123 @@
+//! Rules of the broker that a simulation can break, each to be found by a checker.
+//!
+//! Where a rule is kept, [`crate::base::mutant::is_on`] asks whether this thread breaks it. Those of storage are also
+//! caught one level below, where `storage::tests` puts the worst case together by hand.
+
+use super::history::{Outcome, run};
+use super::plan::{Faults, Plan, Shape};
+use crate::base::mutant::Guard;
+
+/// A broken rule.
+#[derive(Clone, Copy, Debug)]
+pub struct Mutant {
+    /// Its name, as [`crate::base::mutant`] knows it.
+    pub name: &'static str,
+    /// What is done wrong.
+    pub what: &'static str,
+    /// What kind of history meets it soon.
+    aim: Aim,
+    /// Seeds within which it must be found.
+    pub seed_count_max: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Aim {
+    /// Any.
+    Any,
+    /// Nothing goes wrong but what the mutant does.
+    Calm,
+    /// Crashes, and little else.
+    Crashes,
+    /// Crashes, batches of one size and segments that are used again and again.
+    Reuse,
+    /// Connections that are lost, and crashes.
+    Doubt,
+    /// Topics that come and go, on a slow disk.
+    Topics,
+    /// Segments that are used again and again, and slow readers.
+    Readers,
+}
+
+const fn mutant(name: &'static str, what: &'static str, aim: Aim, seed_count_max: u64) -> Mutant {
+    Mutant { name, what, aim, seed_count_max }
+}
+
+/// All of them.
+pub const ALL: [Mutant; 27] = [
+    mutant("skip_sync", "commits are not synced", Aim::Crashes, 10),
+    mutant("skip_two_step", "a header across two blocks of a reused file is written in one step", Aim::Reuse, 200),
+    mutant("skip_tail_carry", "a new buffer does not begin with the unfinished block", Aim::Crashes, 10),
+    mutant("roll_without_wait", "a new segment is begun before the old one's end is durable", Aim::Reuse, 100),
+    mutant("reuse_before_sync_dir", "a freed file is overwritten before its renaming is durable", Aim::Reuse, 200),
+    mutant("skip_zeroing", "recovery leaves what lies behind the end", Aim::Reuse, 100),
+    mutant("ack_before_write", "a batch is acknowledged when it is staged", Aim::Crashes, 10),
+    mutant("checkpoint_beyond_sync", "a checkpoint describes what is not synced", Aim::Reuse, 100),
+    mutant("free_before_checkpoint", "segments go before the log start is durable", Aim::Reuse, 40),
+    mutant("reuse_under_a_reader", "a segment is reused while a reader has it", Aim::Readers, 100),
+    mutant("skip_directory_sync", "a new partition's directory is not synced", Aim::Crashes, 20),
+    mutant("keep_leader_epoch", "a start does not raise the leader epoch", Aim::Crashes, 10),
+    mutant("forget_producers", "recovery forgets what idempotent producers wrote", Aim::Doubt, 20),
+    mutant("append_duplicates", "a batch that is sent again is appended again", Aim::Doubt, 20),
+    mutant("answer_duplicates_at_once", "a batch sent again is answered before the first is durable", Aim::Doubt, 200),
+    mutant("start_without_lock", "a start does not wait for the dead process's last write", Aim::Crashes, 60),
+    mutant("let_requests_overtake", "a request that must wait is overtaken", Aim::Any, 10),
+    mutant("refuse_instead_of_holding", "a request that must wait is refused", Aim::Calm, 10),
+    mutant("forget_an_answer", "some requests are never answered", Aim::Calm, 10),
+    mutant("miss_a_wake_up", "an append wakes no fetch", Aim::Calm, 10),
+    mutant("read_unacknowledged", "readers see what may still vanish", Aim::Any, 10),
+    mutant("tell_an_old_watermark", "the high watermark goes back", Aim::Any, 10),
+    mutant("look_up_one_too_far", "an offset by time is one too great", Aim::Any, 10),
+    mutant("retain_nothing", "topics without retention by size get one", Aim::Any, 10),
+    mutant("apply_at_the_controller_only", "shards say that they know a topic and do not", Aim::Topics, 10),
+    mutant("write_into_a_deleted_directory", "a topic created again uses the old one's directory", Aim::Topics, 60),
+    mutant("leak_buffers", "a connection's memory does not come back", Aim::Doubt, 40),
+];
+
+impl Mutant {
+    /// The mutant of this name.
+    pub fn find(name: &str) -> Option<Mutant> {
+        ALL.into_iter().find(|mutant| mutant.name == name)
+    }
+
+    /// The plan of a seed that meets it soon.
+    pub fn plan(&self, seed: u64) -> Plan {
+        let plan = Plan { life_count: 6, ..Plan::new(seed) };
+        let none = Faults {
+            delays: false,
+            errors: false,
+            corruption: false,
+            full: false,
+            network: false,
+            clock: false,
+            stalls: false,
+            crashes: true,
+        };
+        match self.aim {
+            Aim::Any => plan,
+            Aim::Calm => Plan { faults: Faults { crashes: false, ..none }, writer_count: 2, reader_count: 3, ..plan },
+            Aim::Crashes => Plan { faults: none, goal_max: 60, ..plan },
+            Aim::Reuse => {
+                Plan { faults: none, shape: Shape::Uniform, topic_count_max: 2, goal_max: 400, life_count: 8, ..plan }
+            }
+            Aim::Doubt => Plan { faults: Faults { network: true, ..none }, writer_count: 4, goal_max: 120, ..plan },
+            Aim::Topics => {
+                let faults = Faults { delays: true, ..none };
+                Plan { faults, topic_count_max: 4, goal_max: 300, shard_count_max: 3, ..plan }
+            }
+            Aim::Readers => Plan {
+                faults: Faults { network: true, ..none },
+                shape: Shape::Uniform,
+                topic_count_max: 1,
+                reader_count: 4,
+                goal_max: 400,
+                ..plan
+            },
+        }
+    }
+
+    /// Runs one history with the rule broken.
+    pub fn run(&self, seed: u64) -> Outcome {
+        let _guard = Guard::new(Some(self.name));
+        run(&self.plan(seed), false)
+    }
+}

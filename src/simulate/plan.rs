@@ -1,0 +1,140 @@
+//! What a history is made of, all of it from the seed, and the smaller plans that a failing one is shrunk to.
+//!
+//! Each life of the broker draws from a generator of its own, so that a plan with fewer lives begins with the same
+//! ones.
+
+use crate::base::rng::Rng;
+use crate::io::sim::WorldOptions;
+
+/// Which faults a history may meet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Faults {
+    /// Operations of the disk that take long.
+    pub delays: bool,
+    /// Writes, syncs and other operations of the disk that fail.
+    pub errors: bool,
+    /// Reads that yield other bytes than were written.
+    pub corruption: bool,
+    /// The disk is full for a while.
+    pub full: bool,
+    /// Connections that are reset, half open or not read from.
+    pub network: bool,
+    /// The wall clock jumps.
+    pub clock: bool,
+    /// Shards that get no turn for a while.
+    pub stalls: bool,
+    /// Kills and power cuts; otherwise every life ends with a clean stop.
+    pub crashes: bool,
+}
+
+/// The size of every batch in histories of that shape: some of their headers lie across two blocks.
+pub const UNIFORM_SIZE_BYTES: u64 = 1204;
+
+/// What batches and segments look like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shape {
+    /// All sizes.
+    Mixed,
+    /// Batches of one size in small, reused segments: what is left of an old one lies where the new one begins.
+    Uniform,
+}
+
+/// What a history is made of.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Where everything random begins.
+    pub seed: u64,
+    /// Lives of the broker, each with an end of its own.
+    pub life_count: u64,
+    /// Clients that produce.
+    pub writer_count: u32,
+    /// Clients that fetch.
+    pub reader_count: u32,
+    /// Topics at a time.
+    pub topic_count_max: usize,
+    /// Batches that are acknowledged in a life before it may end.
+    pub goal_max: u64,
+    /// Shards at most.
+    pub shard_count_max: u16,
+    /// What batches look like.
+    pub shape: Shape,
+    /// Which kind of world: 0 calm, 1 usual, 2 harsh.
+    pub world: u64,
+    /// Which faults.
+    pub faults: Faults,
+}
+
+impl Plan {
+    /// The plan of a seed.
+    pub fn new(seed: u64) -> Plan {
+        let mut rng = Rng::new(seed ^ 0x0711_a000);
+        let mut often = |of: u64| rng.chance(2, of);
+        let faults = Faults {
+            delays: often(3),
+            errors: often(8),
+            corruption: often(8),
+            full: often(8),
+            network: often(3),
+            clock: often(4),
+            stalls: often(3),
+            crashes: true,
+        };
+        Plan {
+            seed,
+            life_count: 10,
+            writer_count: 1 + rng.in_range(0..4) as u32,
+            reader_count: rng.in_range(1..4) as u32,
+            topic_count_max: rng.in_range(1..5) as usize,
+            goal_max: 260,
+            shard_count_max: 1 + rng.in_range(0..4) as u16,
+            shape: if rng.chance(1, 3) { Shape::Uniform } else { Shape::Mixed },
+            world: rng.in_range(0..3),
+            faults,
+        }
+    }
+
+    /// How the world of this plan behaves.
+    pub fn world_options(&self) -> WorldOptions {
+        let options = match self.world {
+            0 => WorldOptions::calm(),
+            1 => WorldOptions::default(),
+            _ => WorldOptions::harsh(),
+        };
+        // As a day in 2025, so that retention by time is far from anything at first.
+        WorldOptions { wall_start_ms: 1_750_000_000_000, ..options }
+    }
+
+    /// Plans that are smaller by one thing, the greatest steps first.
+    pub fn smaller(&self) -> Vec<(&'static str, Plan)> {
+        let mut plans = Vec::new();
+        let mut add = |what, is_smaller, change: &dyn Fn(&mut Plan)| {
+            if is_smaller {
+                let mut plan = self.clone();
+                change(&mut plan);
+                plans.push((what, plan));
+            }
+        };
+        add("half the lives", self.life_count > 2, &|p| p.life_count = p.life_count.div_ceil(2));
+        add("a life less", self.life_count > 1, &|p| p.life_count -= 1);
+        add("one topic", self.topic_count_max > 1, &|p| p.topic_count_max = 1);
+        add("one writer", self.writer_count > 1, &|p| p.writer_count = 1);
+        add("no reader", self.reader_count > 0, &|p| p.reader_count = 0);
+        add("one shard", self.shard_count_max > 1, &|p| p.shard_count_max = 1);
+        add("half the batches", self.goal_max > 4, &|p| p.goal_max /= 2);
+        add("a writer less", self.writer_count > 2, &|p| p.writer_count -= 1);
+        add("a reader less", self.reader_count > 1, &|p| p.reader_count -= 1);
+        add("a topic less", self.topic_count_max > 2, &|p| p.topic_count_max -= 1);
+        add("a shard less", self.shard_count_max > 2, &|p| p.shard_count_max -= 1);
+        add("no delays", self.faults.delays, &|p| p.faults.delays = false);
+        add("no errors", self.faults.errors, &|p| p.faults.errors = false);
+        add("no corruption", self.faults.corruption, &|p| p.faults.corruption = false);
+        add("no full disk", self.faults.full, &|p| p.faults.full = false);
+        add("a sound network", self.faults.network, &|p| p.faults.network = false);
+        add("a steady clock", self.faults.clock, &|p| p.faults.clock = false);
+        add("no stalls", self.faults.stalls, &|p| p.faults.stalls = false);
+        add("clean stops only", self.faults.crashes, &|p| p.faults.crashes = false);
+        add("a calm world", self.world > 0, &|p| p.world = 0);
+        add("a tenth fewer batches", self.goal_max > 4, &|p| p.goal_max -= p.goal_max.div_ceil(10));
+        plans
+    }
+}
