@@ -158,6 +158,11 @@ impl Producer {
         self.inner.context().reports.lock().unwrap().len()
     }
 
+    /// What was reported so far, by number.
+    pub fn reports(&self) -> Reports {
+        self.inner.context().reports.lock().unwrap().clone()
+    }
+
     /// Waits until everything that was queued is reported.
     pub fn flush(&self) -> Reports {
         self.inner.flush(WAIT_MAX).expect("everything is reported in time");
