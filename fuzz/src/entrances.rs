@@ -1,0 +1,308 @@
+//! Every entrance of outside bytes as a function of a slice: what `cargo fuzz` targets and `tests/fuzz.rs` call.
+//!
+//! A function may do with the bytes what the broker does, and must come back: no panic, no loop without end, no
+//! memory beyond [`Entrance::memory_bytes_max`]. Where a checksum stands before the interesting part, the function makes it
+//! right first, as somebody who means harm would.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use bytes::Bytes;
+use kafka_protocol::messages::*;
+use ottla::base::time::{Now, Timestamp};
+use ottla::cli::serve::flags::RawServe;
+use ottla::cli::serve::layers;
+use ottla::cli::serve::options::{Facts, resolve};
+use ottla::controller::image::Image;
+use ottla::controller::records::Record;
+use ottla::controller::snapshot;
+use ottla::io::Io;
+use ottla::io::buffer::Pool;
+use ottla::io::sim::{SimIo, World, WorldOptions};
+use ottla::model::batch::{self, Header};
+use ottla::model::id::{LeaderEpoch, PartitionIndex, TopicId};
+use ottla::model::limits::FRAME_SIZE_BYTES_MAX;
+use ottla::model::records;
+use ottla::protocol::api::{ApiKey, Lookup};
+use ottla::protocol::decode::decode;
+use ottla::protocol::fetch::FetchRequest as HotFetch;
+use ottla::protocol::frame::{self, Frame};
+use ottla::protocol::header;
+use ottla::protocol::produce::ProduceRequest as HotProduce;
+use ottla::shard::metadata_log::MetadataLog;
+use ottla::storage::layout::{Layout, format_partition_metadata};
+use ottla::storage::sidecar::Sidecar;
+use ottla::storage::{FileCache, Identity, Known, LogOptions, Resources, TailBudget, checkpoint, recover};
+
+const KIB: usize = 1024;
+const MIB: usize = 1024 * KIB;
+/// What the simulated machine gives a log: memory of its own, so it stands outside of the bound.
+const POOL_SIZE_BYTES: usize = 16 * MIB;
+
+/// An entrance.
+pub struct Entrance {
+    /// Its name, and its target's.
+    pub name: &'static str,
+    /// What is done with the bytes.
+    pub enter: fn(&[u8]),
+    /// The most memory that it may have taken at a time, whatever the bytes say.
+    pub memory_bytes_max: usize,
+}
+
+/// All of them.
+pub const ENTRANCES: [Entrance; 11] = [
+    Entrance { name: "frame", enter: frame, memory_bytes_max: 64 * KIB },
+    Entrance { name: "produce", enter: produce, memory_bytes_max: 64 * KIB },
+    Entrance { name: "fetch", enter: fetch, memory_bytes_max: 64 * KIB },
+    // The limit of the guard, twice: what is counted is not what the allocator rounds it to.
+    Entrance { name: "request", enter: request, memory_bytes_max: 64 * MIB },
+    Entrance { name: "record_batch", enter: record_batch, memory_bytes_max: 16 * MIB },
+    Entrance { name: "segment", enter: segment, memory_bytes_max: POOL_SIZE_BYTES + 16 * MIB },
+    Entrance { name: "sidecar", enter: sidecar, memory_bytes_max: 4 * MIB },
+    Entrance { name: "checkpoint", enter: checkpoint, memory_bytes_max: 8 * MIB },
+    Entrance { name: "metadata_record", enter: metadata_record, memory_bytes_max: 4 * MIB },
+    Entrance { name: "metadata_log", enter: metadata_log, memory_bytes_max: POOL_SIZE_BYTES + 16 * MIB },
+    Entrance { name: "configuration", enter: configuration, memory_bytes_max: 8 * MIB },
+];
+
+/// The size prefix and the header of a request.
+pub fn frame(bytes: &[u8]) {
+    let found = frame::scan(bytes, FRAME_SIZE_BYTES_MAX);
+    if let Frame::Complete { start, end } = found {
+        assert!(start <= end && end <= bytes.len());
+        let _ = header::parse(&bytes[start..end]);
+    }
+    let _ = frame::scan_response(bytes, FRAME_SIZE_BYTES_MAX);
+    let _ = header::parse(bytes);
+}
+
+/// The walk of a Produce request, a whole frame without its prefix.
+pub fn produce(bytes: &[u8]) {
+    let Ok(header) = header::parse(bytes) else { return };
+    if header.lookup != Lookup::Served(ApiKey::Produce) {
+        return;
+    }
+    let (body, version) = (header.body_offset, header.api_version);
+    let Ok(request) = HotProduce::parse(bytes, body, version) else { return };
+    let _ = request.transactional_id(bytes);
+    let mut steps = request.steps();
+    while steps.next(bytes).is_some() {}
+}
+
+/// The walk of a Fetch request, a whole frame without its prefix.
+pub fn fetch(bytes: &[u8]) {
+    let Ok(header) = header::parse(bytes) else { return };
+    if header.lookup != Lookup::Served(ApiKey::Fetch) {
+        return;
+    }
+    let Ok(request) = HotFetch::parse(bytes, header.body_offset, header.api_version) else { return };
+    let (_, _) = (request.cluster_id(bytes), request.rack(bytes));
+    let mut steps = request.steps();
+    while steps.next(bytes).is_some() {}
+    let mut forgotten = request.forgotten_steps();
+    while forgotten.next(bytes).is_some() {}
+}
+
+/// The guarded decoders, a whole frame without its prefix.
+pub fn request(bytes: &[u8]) {
+    let Ok(header) = header::parse(bytes) else { return };
+    let version = header.api_version;
+    let body = || Bytes::copy_from_slice(&bytes[header.body_offset..]);
+    match header.lookup {
+        Lookup::Served(ApiKey::ApiVersions) => drop(decode::<ApiVersionsRequest>(body(), version)),
+        Lookup::Served(ApiKey::Metadata) => drop(decode::<MetadataRequest>(body(), version)),
+        Lookup::Served(ApiKey::FindCoordinator) => drop(decode::<FindCoordinatorRequest>(body(), version)),
+        Lookup::Served(ApiKey::ListOffsets) => drop(decode::<ListOffsetsRequest>(body(), version)),
+        Lookup::Served(ApiKey::CreateTopics) => drop(decode::<CreateTopicsRequest>(body(), version)),
+        Lookup::Served(ApiKey::DeleteTopics) => drop(decode::<DeleteTopicsRequest>(body(), version)),
+        Lookup::Served(ApiKey::DeleteRecords) => drop(decode::<DeleteRecordsRequest>(body(), version)),
+        Lookup::Served(ApiKey::InitProducerId) => drop(decode::<InitProducerIdRequest>(body(), version)),
+        Lookup::Served(ApiKey::OffsetForLeaderEpoch) => drop(decode::<OffsetForLeaderEpochRequest>(body(), version)),
+        Lookup::Served(ApiKey::DescribeConfigs) => drop(decode::<DescribeConfigsRequest>(body(), version)),
+        Lookup::Served(ApiKey::AlterConfigs) => drop(decode::<AlterConfigsRequest>(body(), version)),
+        Lookup::Served(ApiKey::DescribeLogDirs) => drop(decode::<DescribeLogDirsRequest>(body(), version)),
+        Lookup::Served(ApiKey::CreatePartitions) => drop(decode::<CreatePartitionsRequest>(body(), version)),
+        Lookup::Served(ApiKey::ElectLeaders) => drop(decode::<ElectLeadersRequest>(body(), version)),
+        Lookup::Served(ApiKey::IncrementalAlterConfigs) => {
+            drop(decode::<IncrementalAlterConfigsRequest>(body(), version))
+        }
+        Lookup::Served(ApiKey::AlterPartitionReassignments) => {
+            drop(decode::<AlterPartitionReassignmentsRequest>(body(), version))
+        }
+        Lookup::Served(ApiKey::ListPartitionReassignments) => {
+            drop(decode::<ListPartitionReassignmentsRequest>(body(), version))
+        }
+        Lookup::Served(ApiKey::DescribeCluster) => drop(decode::<DescribeClusterRequest>(body(), version)),
+        Lookup::Served(ApiKey::ListConfigResources) => drop(decode::<ListConfigResourcesRequest>(body(), version)),
+        Lookup::Served(ApiKey::DescribeTopicPartitions) => {
+            drop(decode::<DescribeTopicPartitionsRequest>(body(), version))
+        }
+        // The guard knows every API, also those that are not served by these functions yet.
+        _ => drop(ottla::protocol::guard::check(header.api_key, version, &bytes[header.body_offset..])),
+    }
+}
+
+/// A record batch: its header as it is, then with a right CRC its records, compressed or not.
+pub fn record_batch(bytes: &[u8]) {
+    const LIMIT_BYTES: usize = 4 * MIB;
+    let _ = batch::size_of_batch(bytes);
+    let _ = batch::batches(bytes).count();
+    let mut own = bytes.to_vec();
+    let _ = batch::validate(&own);
+    if own.len() < 61 {
+        return;
+    }
+    let length = (own.len() - 12) as i32;
+    own[8..12].copy_from_slice(&length.to_be_bytes());
+    own[16] = 2;
+    batch::stamp_crc(&mut own);
+    let Ok(header) = batch::validate(&own) else { return };
+    let _ = records::validate_records(&header, &own, LIMIT_BYTES, true);
+    let _ = records::first_at_or_after(&header, &own, Timestamp(1), LIMIT_BYTES);
+    let _ = records::max_timestamp(&header, &own, LIMIT_BYTES);
+    batch::stamp_log_append_time(&mut own, Timestamp(7));
+    assert!(Header::parse(&own).is_some());
+}
+
+/// Recovery of a partition whose active segment holds these bytes; every batch's CRC is made right.
+pub fn segment(bytes: &[u8]) {
+    let (world, mut io, resources) = machine();
+    let dir = "/data/topics/t-0";
+    world.create_dir_all(dir).expect("a disk");
+    let id = TopicId(uuid::Uuid::from_u128(7));
+    world.write_file(format!("{dir}/partition.metadata"), format_partition_metadata(id).as_bytes()).expect("a file");
+    world.write_file(format!("{dir}/00000000000000000000.log"), &with_crcs(bytes)).expect("a file");
+    let identity =
+        Identity { topic_id: id, partition: PartitionIndex(0), parent: "/data/topics".into(), dir: dir.into() };
+    let known = Known { had_data: true, clean: None };
+    let now = io.now();
+    let opened = recover(&mut io, 1 << 16, identity, LogOptions::default(), LeaderEpoch(9), known, resources, now);
+    if let Ok((log, _)) = opened {
+        assert!(log.log_start() <= log.high_watermark() && log.high_watermark() <= log.log_end());
+    }
+}
+
+/// A sealed segment's sidecar, as it is and with a right checksum.
+pub fn sidecar(bytes: &[u8]) {
+    let pool = Pool::new(MIB);
+    for bytes in [bytes.to_vec(), sealed(bytes, b"ottla")] {
+        let Some(buffer) = pool.take_append(bytes.len().max(1)) else { return };
+        buffer.append(&bytes);
+        if let Ok(sidecar) = Sidecar::open(buffer.slice(0..bytes.len())) {
+            let _ = (sidecar.to_contents(), sidecar.segment(), sidecar.index());
+        }
+    }
+}
+
+/// A checkpoint file and a chunk of a clean-stop file, as they are and with right checksums.
+pub fn checkpoint(bytes: &[u8]) {
+    for bytes in [bytes.to_vec(), sealed(bytes, b"ottla")] {
+        let _ = checkpoint::find(&bytes);
+        let _ = checkpoint::clean_stop_chunk_size(&bytes);
+        let _ = checkpoint::read_clean_stop_chunk(0, &bytes);
+    }
+}
+
+/// A record of the metadata log and what it does to an image; and a snapshot.
+pub fn metadata_record(bytes: &[u8]) {
+    if let Ok(record) = Record::decode(bytes) {
+        let mut image = Image::default();
+        let _ = image.apply(&record);
+        assert!(Record::decode(&record.encode()).is_ok(), "what is read can be written");
+    }
+    let _ = snapshot::decode(bytes);
+    let _ = snapshot::decode(&sealed(bytes, b"ottla"));
+}
+
+/// A start on a metadata log whose active segment holds these bytes.
+pub fn metadata_log(bytes: &[u8]) {
+    let (world, mut io, resources) = machine();
+    let dir = "/data/meta/__cluster_metadata-0";
+    world.create_dir_all(dir).expect("a disk");
+    let id = TopicId(uuid::Uuid::from_u128(1));
+    world.write_file(format!("{dir}/partition.metadata"), format_partition_metadata(id).as_bytes()).expect("a file");
+    world.write_file(format!("{dir}/00000000000000000000.log"), &with_crcs(bytes)).expect("a file");
+    let now: Now = io.now();
+    let _ = MetadataLog::open(&mut io, &Layout::new("/data"), LogOptions::default(), resources, now);
+}
+
+/// The configuration file, up to what the broker would be started with.
+pub fn configuration(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    let file = Some((Path::new("ottla.toml"), text));
+    let Ok(mut merged) = layers::merge(&RawServe::default(), &BTreeMap::new(), file) else { return };
+    let facts = Facts { cpu_count: 2, stored_shard_count: None, host_name: "host".into() };
+    let _ = resolve(&mut merged, &facts);
+}
+
+/// Something sound for each entrance to begin with, besides the golden frames.
+pub fn examples(name: &str) -> Vec<Vec<u8>> {
+    use ottla::model::builder::BatchBuilder;
+    use ottla::model::compression::Codec;
+    let batch = |codec, base: i64, count: i64| {
+        let mut builder = BatchBuilder::new(codec);
+        for record in 0..count {
+            builder.push(Timestamp(1_000 + record), Some(b"key"), Some(&[b'v'; 40]), &[]);
+        }
+        let mut bytes = builder.build();
+        batch::stamp(&mut bytes, ottla::model::id::Offset(base), LeaderEpoch(1));
+        bytes
+    };
+    let codecs = [Codec::None, Codec::Gzip, Codec::Snappy, Codec::Lz4, Codec::Zstd];
+    match name {
+        "record_batch" => codecs.into_iter().map(|codec| batch(codec, 0, 5)).collect(),
+        "segment" | "metadata_log" => vec![
+            (0..40).flat_map(|number| batch(Codec::None, number * 3, 3)).collect(),
+            (0..3).flat_map(|number| batch(Codec::Zstd, number * 100, 100)).collect(),
+            [batch(Codec::None, 0, 2), vec![0; 9_000], batch(Codec::None, 2, 2)].concat(),
+        ],
+        "sidecar" | "checkpoint" => vec![checkpoint::PartitionState::default().encode(3), vec![0; 4096]],
+        "metadata_record" => {
+            let image = Image::default();
+            vec![snapshot::encode(&image), Record::ClusterCreated { cluster_id: ottla::controller::image::ClusterId(uuid::Uuid::from_u128(9)) }.encode()]
+        }
+        "configuration" => vec![
+            b"data-dir = \"/data\"\nshards = 3\nlisten = \"127.0.0.1:9092\"\n[broker]\n\"log.segment.bytes\" = 1048576\n"
+                .to_vec(),
+            b"[broker]\nnum.partitions = 3\n".to_vec(),
+        ],
+        _ => Vec::new(),
+    }
+}
+
+fn machine() -> (World, SimIo, Resources) {
+    let world = World::new(1, WorldOptions::calm());
+    let io = world.io("fuzz", POOL_SIZE_BYTES);
+    let pool = io.pool().clone();
+    let resources = Resources { tail: TailBudget::new(pool.clone(), MIB), files: FileCache::new(16, MIB), pool };
+    (world, io, resources)
+}
+
+/// The bytes with the CRC of each batch made right, so that a change in it is met as a batch.
+fn with_crcs(bytes: &[u8]) -> Vec<u8> {
+    let mut bytes = bytes.to_vec();
+    let mut at = 0;
+    while let Some(header) = bytes.get(at..at + 61) {
+        let length = i32::from_be_bytes(header[8..12].try_into().expect("four bytes"));
+        let size = usize::try_from(length).unwrap_or(0) + 12;
+        if size < 61 || at + size > bytes.len() {
+            break;
+        }
+        batch::stamp_crc(&mut bytes[at..at + size]);
+        at += size;
+    }
+    bytes
+}
+
+/// The bytes as an envelope whose length and checksum are right, if they begin like one.
+fn sealed(bytes: &[u8], start: &[u8]) -> Vec<u8> {
+    let mut bytes = bytes.to_vec();
+    if bytes.len() >= 32 && bytes.starts_with(start) {
+        let length = u64::from_le_bytes(bytes[24..32].try_into().expect("eight bytes"));
+        let length = (length as usize).min(bytes.len() - 32);
+        bytes[24..32].copy_from_slice(&(length as u64).to_le_bytes());
+        let crc = crc32c::crc32c_append(crc32c::crc32c(&bytes[..12]), &bytes[16..32 + length]);
+        bytes[12..16].copy_from_slice(&crc.to_le_bytes());
+    }
+    bytes
+}

@@ -1,0 +1,3 @@
+//! What the fuzz targets share; `tests/fuzz.rs` of the package above runs the same functions from seeds.
+
+pub mod entrances;
