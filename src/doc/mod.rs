@@ -2,3 +2,6 @@
 
 #[doc = include_str!("on_disk_format.md")]
 pub mod on_disk_format {}
+
+#[doc = include_str!("testing.md")]
+pub mod testing {}
