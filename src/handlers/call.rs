@@ -14,7 +14,7 @@ use crate::model::limits::COLD_FRAME_SIZE_BYTES_MAX;
 use crate::net::{CloseReason, ConnectionId, Ticket};
 use crate::protocol::DecodeError;
 use crate::protocol::api::{ApiKey, Lookup};
-use crate::protocol::{decode, encode};
+use crate::protocol::{decode, encode, header};
 
 /// What a request's header says, without its borrow of the frame.
 #[derive(Clone, Copy, Debug)]
@@ -65,7 +65,7 @@ impl<I: Io> Broker<I> {
         let body = Bytes::copy_from_slice(&frame[info.body_offset..]);
         let ticket = self.open_ticket(id);
         let call = Call { ticket, api, version: info.version, correlation_id: info.correlation_id };
-        match self.handle_control(call, body) {
+        match self.handle_control(call, frame, body) {
             Ok(()) => Handled::Done,
             Err(error) => {
                 tracing::debug!(api = api.name(), version = info.version, %error, "request cannot be decoded");
@@ -74,7 +74,7 @@ impl<I: Io> Broker<I> {
         }
     }
 
-    fn handle_control(&mut self, call: Call, body: Bytes) -> Result<(), DecodeError> {
+    fn handle_control(&mut self, call: Call, frame: &[u8], body: Bytes) -> Result<(), DecodeError> {
         match call.api {
             ApiKey::Produce | ApiKey::Fetch => unreachable!("dispatch has taken them"),
             ApiKey::ApiVersions => {
@@ -108,6 +108,34 @@ impl<I: Io> Broker<I> {
             ApiKey::OffsetDelete => {
                 let request = self.decode(call, body)?;
                 self.offset_delete(call, request);
+            }
+            ApiKey::JoinGroup => {
+                let request = self.decode(call, body)?;
+                self.join_group(call, request, client_id(frame));
+            }
+            ApiKey::Heartbeat => {
+                let request = self.decode(call, body)?;
+                self.heartbeat(call, &request);
+            }
+            ApiKey::LeaveGroup => {
+                let request = self.decode(call, body)?;
+                self.leave_group(call, &request);
+            }
+            ApiKey::SyncGroup => {
+                let request = self.decode(call, body)?;
+                self.sync_group(call, &request);
+            }
+            ApiKey::DescribeGroups => {
+                let request = self.decode(call, body)?;
+                self.describe_groups(call, &request);
+            }
+            ApiKey::ListGroups => {
+                let request = self.decode(call, body)?;
+                self.list_groups(call, &request);
+            }
+            ApiKey::DeleteGroups => {
+                let request = self.decode(call, body)?;
+                self.delete_groups(call, &request);
             }
             ApiKey::FindCoordinator => {
                 let request = self.decode(call, body)?;
@@ -189,4 +217,9 @@ impl<I: Io> Broker<I> {
             }
         }
     }
+}
+
+/// What the sender of a frame calls itself. Its header was read before.
+fn client_id(frame: &[u8]) -> Box<str> {
+    header::parse(frame).ok().and_then(|header| header.client_id).unwrap_or_default().into()
 }

@@ -1,5 +1,6 @@
 //! The one table from what went wrong to Kafka's codes.
 
+use crate::coordinator::group::GroupError;
 use crate::model::batch::BatchError;
 use crate::protocol::error::ErrorCode;
 use crate::storage::producer_state::ProducerError;
@@ -29,6 +30,37 @@ pub fn of_append(error: &AppendError) -> ErrorCode {
         AppendError::DiskFull | AppendError::Offline(_) => ErrorCode::KafkaStorageError,
         AppendError::TooLarge => ErrorCode::RecordListTooLarge,
         AppendError::Closed => ErrorCode::NotLeaderOrFollower,
+    }
+}
+
+/// A request about a group that fails.
+pub fn of_group(error: &GroupError) -> ErrorCode {
+    match error {
+        GroupError::InvalidGroupId => ErrorCode::InvalidGroupId,
+        GroupError::InvalidRequest => ErrorCode::InvalidRequest,
+        GroupError::InvalidSessionTimeout => ErrorCode::InvalidSessionTimeout,
+        GroupError::MemberIdRequired => ErrorCode::MemberIdRequired,
+        GroupError::UnknownMemberId => ErrorCode::UnknownMemberId,
+        GroupError::FencedInstanceId => ErrorCode::FencedInstanceId,
+        GroupError::IllegalGeneration => ErrorCode::IllegalGeneration,
+        GroupError::RebalanceInProgress => ErrorCode::RebalanceInProgress,
+        GroupError::InconsistentGroupProtocol => ErrorCode::InconsistentGroupProtocol,
+        GroupError::GroupMaxSizeReached => ErrorCode::GroupMaxSizeReached,
+        GroupError::GroupIdNotFound => ErrorCode::GroupIdNotFound,
+        GroupError::NonEmptyGroup => ErrorCode::NonEmptyGroup,
+        GroupError::CoordinatorNotAvailable => ErrorCode::CoordinatorNotAvailable,
+        GroupError::NotCoordinator => ErrorCode::NotCoordinator,
+        // As Kafka, when the offsets topic refuses a record for its size.
+        GroupError::TooLarge => ErrorCode::UnknownServerError,
+    }
+}
+
+/// Why the record of a group was not written.
+pub fn to_group(error: ErrorCode) -> GroupError {
+    match error {
+        ErrorCode::NotCoordinator => GroupError::NotCoordinator,
+        ErrorCode::UnknownServerError => GroupError::TooLarge,
+        _ => GroupError::CoordinatorNotAvailable,
     }
 }
 

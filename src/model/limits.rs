@@ -97,6 +97,9 @@ pub const SHARD_GROUP_COUNT_MAX: usize = 100_000;
 /// What all groups of one shard may take, offsets not counted. At the limit no more members are taken.
 pub const SHARD_GROUPS_SIZE_BYTES_MAX: usize = 128 * MIB;
 
+/// Metadata and assignments that one DescribeGroups is answered with, and with them the last group's.
+pub const DESCRIBED_GROUPS_SIZE_BYTES_MAX: usize = 2 * GROUP_SIZE_BYTES_MAX;
+
 /// Length of a text that group records hold: their lengths are 16 bits.
 pub const GROUP_TEXT_SIZE_BYTES_MAX: usize = i16::MAX as usize;
 

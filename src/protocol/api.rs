@@ -74,6 +74,12 @@ apis! {
     OffsetCommit = 8, versions 2 to 10, from 2, flexible 8;
     OffsetFetch = 9, versions 1 to 10, from 1, flexible 6;
     FindCoordinator = 10, versions 0 to 6, from 0, flexible 3;
+    JoinGroup = 11, versions 0 to 9, from 0, flexible 6;
+    Heartbeat = 12, versions 0 to 4, from 0, flexible 4;
+    LeaveGroup = 13, versions 0 to 5, from 0, flexible 4;
+    SyncGroup = 14, versions 0 to 5, from 0, flexible 4;
+    DescribeGroups = 15, versions 0 to 6, from 0, flexible 5;
+    ListGroups = 16, versions 0 to 5, from 0, flexible 3;
     ApiVersions = 18, versions 0 to 4, from 0, flexible 3;
     CreateTopics = 19, versions 2 to 7, from 2, flexible 5;
     DeleteTopics = 20, versions 1 to 6, from 1, flexible 4;
@@ -84,6 +90,7 @@ apis! {
     AlterConfigs = 33, versions 0 to 2, from 0, flexible 2;
     DescribeLogDirs = 35, versions 1 to 4, from 1, flexible 2;
     CreatePartitions = 37, versions 0 to 3, from 0, flexible 2;
+    DeleteGroups = 42, versions 0 to 2, from 0, flexible 2;
     ElectLeaders = 43, versions 0 to 2, from 0, flexible 2;
     IncrementalAlterConfigs = 44, versions 0 to 1, from 0, flexible 1;
     AlterPartitionReassignments = 45, versions 0 to 1, from 0, flexible 0;

@@ -232,6 +232,11 @@ impl<T> Group<T> {
         self.protocol_type.is_none() && self.is_unused()
     }
 
+    /// True if somebody was given an id to join with.
+    pub fn is_awaited(&self) -> bool {
+        !self.pending.is_empty()
+    }
+
     /// True if nobody is a member or about to be one.
     pub(super) fn is_unused(&self) -> bool {
         self.state == GroupState::Empty && self.pending.is_empty()

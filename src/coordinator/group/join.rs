@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use bytes::Bytes;
 
-use super::event::{Context, Effect, GroupError, GroupState, JoinRefused, JoinRequest};
+use super::event::{Context, Effect, GroupError, GroupState, JoinRefused, JoinRequest, Protocol};
 use super::group::{Group, Replacement};
 use super::member::{Member, milliseconds};
 use crate::base::rng::Rng;
@@ -14,12 +14,13 @@ use crate::model::limits::{
 
 impl<T> Group<T> {
     /// Somebody joins. The answer is among the effects now or later.
-    pub(super) fn join(&mut self, ticket: T, request: JoinRequest, context: &mut Context<'_, T>) {
+    pub(super) fn join(&mut self, ticket: T, mut request: JoinRequest, context: &mut Context<'_, T>) {
         let refuse = |ticket, error, member_id: &str, context: &mut Context<'_, T>| {
             let refused = JoinRefused { error, member_id: member_id.into() };
             context.effects.push(Effect::Join(ticket, Err(refused)));
         };
         let member_id = request.member_id.clone();
+        keep_first_of_each_name(&mut request.protocols);
         if self.state == GroupState::Dead {
             return refuse(ticket, GroupError::CoordinatorNotAvailable, &member_id, context);
         }
@@ -237,6 +238,17 @@ impl<T> Group<T> {
         self.rename_member(member_id, &replacement.old_member_id, context, |_| {});
         self.renew(&replacement.old_member_id, context.now.monotonic);
         context.effects.push(Effect::Join(ticket, Err(JoinRefused { error, member_id: "".into() })));
+    }
+}
+
+/// Of protocols with equal names the first counts. More than a member may have are refused as they are.
+fn keep_first_of_each_name(protocols: &mut Vec<Protocol>) {
+    let mut index = 0;
+    while protocols.len() <= GROUP_PROTOCOL_COUNT_MAX && index < protocols.len() {
+        match protocols[..index].iter().any(|known| known.name == protocols[index].name) {
+            true => drop(protocols.remove(index)),
+            false => index += 1,
+        }
     }
 }
 

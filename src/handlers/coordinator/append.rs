@@ -11,6 +11,7 @@
 use std::time::Duration;
 
 use super::HostState;
+use super::delete_groups::DeleteGroup;
 use super::expiry::Expire;
 use super::forget::Forget;
 use super::offset_commit::Commit;
@@ -18,6 +19,7 @@ use super::offset_delete::Delete;
 use super::offset_fetch::Fetch;
 use crate::base::time::Monotonic;
 use crate::coordinator::OFFSETS_TOPIC;
+use crate::coordinator::group::event::Written;
 use crate::coordinator::records::Record;
 use crate::handlers::broker::Broker;
 use crate::handlers::deadlines::Deadline;
@@ -38,6 +40,10 @@ const RECORD_OVERHEAD_BYTES: usize = 24;
 /// What is to be done when a change is durable, or was refused: one variant for each kind of change.
 #[derive(Debug)]
 pub(in crate::handlers) enum Continuation {
+    /// The state of a group.
+    Group(Written),
+    /// A group that is deleted with its offsets.
+    DeleteGroup(Box<DeleteGroup>),
     /// Offsets of a client's OffsetCommit.
     OffsetCommit(Box<Commit>),
     /// An OffsetFetch that waits for commits.
@@ -112,6 +118,8 @@ impl<I: Io> Broker<I> {
     /// Does what a change was made for.
     pub(super) fn follow(&mut self, index: PartitionIndex, then: Continuation, result: Result<(), ErrorCode>) {
         match then {
+            Continuation::Group(written) => self.group_written(index, &written, result),
+            Continuation::DeleteGroup(delete) => self.group_deleted(index, *delete, result),
             Continuation::OffsetCommit(commit) => self.offsets_committed(index, *commit, result),
             Continuation::OffsetFetch(fetch) => self.commits_settled(*fetch, result),
             Continuation::OffsetDelete(delete) => self.offsets_deleted(index, *delete, result),

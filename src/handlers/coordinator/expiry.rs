@@ -51,8 +51,8 @@ impl<I: Io> Broker<I> {
         let pending = hosted.pending_commits();
         let mut keys = Vec::new();
         for (group, _) in hosted.offsets.groups() {
-            let is_subscribed = |topic: &str| self.is_subscribed(group, topic);
-            let base = self.retention_base(group);
+            let is_subscribed = |topic: &str| hosted.is_subscribed(group, topic);
+            let base = hosted.retention_base(group);
             let expired = hosted.offsets.expired_of(group, base, is_subscribed, now, retention_ms);
             let pending = pending.get(group).map_or(&[][..], Vec::as_slice);
             let expired = expired.into_iter().filter(|key| !pending.contains(key));
@@ -67,6 +67,7 @@ impl<I: Io> Broker<I> {
             self.coordinator_append(index, tombstones, Continuation::Expire(Expire { keys }));
             keys = rest;
         }
+        self.expire_groups_of(index);
     }
 
     /// The tombstones are durable; if they were refused the next look finds the offsets again.

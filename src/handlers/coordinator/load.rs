@@ -194,6 +194,7 @@ impl<I: Io> Broker<I> {
             took_ms = self.now.monotonic.since(load.begun_at).as_millis() as u64,
             "group coordinator loaded"
         );
+        self.begin_groups(index, load.groups);
         self.forget_unknown(index);
         if !self.coordinator.unread.is_empty() {
             self.coordinate_soon();

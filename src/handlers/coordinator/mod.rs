@@ -9,6 +9,9 @@
 //! | [`offset_commit`], [`offset_fetch`], [`offset_delete`] | the requests of these names |
 //! | [`expiry`] | offsets that nobody needs any longer |
 //! | [`standing`] | what offsets ask of the groups that commit them |
+//! | [`membership`] | the groups' state machines: their events, effects and deadlines |
+//! | [`join_group`], [`sync_group`], [`heartbeat`], [`leave_group`] | the requests of members |
+//! | [`describe_groups`], [`list_groups`], [`delete_groups`] | the requests of operators, and the end of groups |
 //!
 //! A partition is [`Loading`](HostState::Loading) until its log was read, then [`Active`](HostState::Active). It
 //! appends through its own log like a Produce does, with the same acknowledgement; it never goes over a socket.
@@ -20,27 +23,38 @@
 //!   appended (the log went offline) it may be found at the next start, as with any Kafka broker.
 
 pub(super) mod append;
+mod delete_groups;
+mod describe_groups;
 mod expiry;
 mod find;
 mod forget;
+mod heartbeat;
+mod join_group;
+mod leave_group;
+mod list_groups;
 pub(super) mod load;
+mod membership;
 mod offset_commit;
 mod offset_delete;
 mod offset_fetch;
 mod standing;
+mod sync_group;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use super::broker::Broker;
+use super::call::Call;
 use crate::base::time::Monotonic;
 use crate::coordinator::OFFSETS_TOPIC;
+use crate::coordinator::group::Groups;
 use crate::coordinator::offsets::Offsets;
 use crate::coordinator::partition_of;
 use crate::io::Io;
 use crate::model::id::{PartitionIndex, TopicId, TopicIdPartition};
 use crate::protocol::error::ErrorCode;
 use append::{Continuation, Queued, Waiting};
+use delete_groups::Deletion;
 use forget::{Clearing, Unwritten};
 use load::Load;
 use offset_commit::PendingCommits;
@@ -61,6 +75,8 @@ pub(super) struct Hosted {
     pub state: HostState,
     /// What groups have committed, as far as it is durable.
     pub offsets: Offsets,
+    /// Who is a member of which group.
+    pub groups: Groups<Call>,
     load: Option<Box<Load>>,
     /// Writes that are not in the log yet.
     queued: VecDeque<Queued>,
@@ -92,6 +108,11 @@ pub struct CoordinatorHost {
     /// Partitions that are still to be looked at for expired offsets, and when the last look began.
     unexpired: VecDeque<PartitionIndex>,
     expired_at: Monotonic,
+    /// When groups are to be looked at, as the shard's deadlines know.
+    groups_due: Option<Monotonic>,
+    /// DeleteGroups requests that are not answered yet, by number.
+    deletions: BTreeMap<u64, Deletion>,
+    deletion_count: u64,
     /// Deleted topics of which offsets are still to be forgotten.
     clearing: BTreeMap<TopicId, Clearing>,
 }
@@ -101,6 +122,7 @@ impl Hosted {
         Hosted {
             state,
             offsets: Offsets::default(),
+            groups: Groups::default(),
             load: None,
             queued: VecDeque::new(),
             queued_size_bytes: 0,
@@ -135,6 +157,11 @@ impl Hosted {
 }
 
 impl CoordinatorHost {
+    /// Every partition that has its coordinator here, in order: for requests about all groups of a broker.
+    fn partitions(&self) -> impl Iterator<Item = (PartitionIndex, &Hosted)> {
+        self.partitions.iter().map(|(index, hosted)| (*index, hosted))
+    }
+
     /// The coordinator of a partition that [`Broker::coordinator_of`] has named.
     pub(super) fn hosted(&self, index: PartitionIndex) -> Option<&Hosted> {
         self.partitions.get(&index)
@@ -221,6 +248,7 @@ impl<I: Io> Broker<I> {
         self.coordinator.reading.remove(&index);
         self.coordinator.readable.remove(&index);
         self.coordinator.paused.remove(&index);
+        self.end_groups(index, error);
         for then in waiting.into_iter().chain(queued) {
             self.follow(index, then, Err(error));
         }
@@ -230,6 +258,7 @@ impl<I: Io> Broker<I> {
     /// What a turn of the event loop does for coordinators once requests and completions are through.
     pub(super) fn coordinate(&mut self) {
         self.go_on_loading();
+        self.tick_groups();
         // What follows a write may write again, which in mode `memory` follows at once.
         const ROUND_COUNT_MAX: usize = 8;
         for _ in 0..ROUND_COUNT_MAX {

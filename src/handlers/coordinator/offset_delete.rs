@@ -43,7 +43,7 @@ impl<I: Io> Broker<I> {
         let mut delete = Delete { call, group, keys: Vec::new(), topics: Vec::with_capacity(request.topics.len()) };
         for topic in &request.topics {
             let found = self.image.topic_by_name(&topic.name);
-            let is_subscribed = found.is_some() && self.is_subscribed(&delete.group, &topic.name);
+            let is_subscribed = found.is_some() && hosted.is_subscribed(&delete.group, &topic.name);
             let mut partitions = Vec::with_capacity(topic.partitions.len());
             for asked in &topic.partitions {
                 let partition = PartitionIndex(asked.partition_index);

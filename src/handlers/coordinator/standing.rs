@@ -3,11 +3,16 @@
 //! A group that only has offsets, of a consumer that assigns its partitions itself, is a simple one: without members
 //! and protocol, and anybody may commit for it who claims no membership.
 
+use crate::base::time::Timestamp;
+use crate::coordinator::group::event::{GroupError, GroupState};
 use crate::coordinator::offsets::RetentionBase;
 use crate::handlers::broker::Broker;
+use crate::handlers::errors;
 use crate::io::Io;
 use crate::model::id::PartitionIndex;
 use crate::protocol::error::ErrorCode;
+
+use super::Hosted;
 
 /// From this version on a commit for a group that does not exist is told so.
 const GROUP_NOT_FOUND_FROM: i16 = 9;
@@ -15,35 +20,53 @@ const GROUP_NOT_FOUND_FROM: i16 = 9;
 impl<I: Io> Broker<I> {
     /// Whether a member, or somebody who claims to be none, may commit offsets for a group whose coordinator is here.
     pub(super) fn check_commit(
-        &self,
-        _index: PartitionIndex,
-        _group: &str,
-        _member: &str,
-        _instance: Option<&str>,
+        &mut self,
+        index: PartitionIndex,
+        group: &str,
+        member: &str,
+        instance: Option<&str>,
         generation: i32,
         version: i16,
     ) -> Result<(), ErrorCode> {
-        match generation {
-            ..0 => Ok(()),
-            _ if version >= GROUP_NOT_FOUND_FROM => Err(ErrorCode::GroupIdNotFound),
-            _ => Err(ErrorCode::IllegalGeneration),
-        }
+        let now = self.now.monotonic;
+        let hosted = self.coordinator.partitions.get_mut(&index).ok_or(ErrorCode::NotCoordinator)?;
+        hosted.groups.check_commit(group, member, instance, generation, now).map_err(|error| match error {
+            GroupError::GroupIdNotFound if version < GROUP_NOT_FOUND_FROM => ErrorCode::IllegalGeneration,
+            error => errors::of_group(&error),
+        })
     }
 
-    /// Whether offsets of a group may be deleted.
+    /// Whether offsets of a group may be deleted: those of consumers by topic, those of others with members not.
     pub(super) fn check_offset_delete(&self, index: PartitionIndex, group: &str) -> Result<(), ErrorCode> {
         let hosted = self.coordinator.hosted(index).ok_or(ErrorCode::NotCoordinator)?;
-        let is_known = hosted.offsets.group(group).is_some() || hosted.pending_commits().contains_key(group);
-        if is_known { Ok(()) } else { Err(ErrorCode::GroupIdNotFound) }
+        match hosted.groups.get(group) {
+            Some(known) if known.state == GroupState::Dead => Err(ErrorCode::GroupIdNotFound),
+            Some(known) if known.state == GroupState::Empty || known.is_of_consumers() => Ok(()),
+            Some(_) => Err(ErrorCode::NonEmptyGroup),
+            None => {
+                let is_known = hosted.offsets.group(group).is_some() || hosted.pending_commits().contains_key(group);
+                if is_known { Ok(()) } else { Err(ErrorCode::GroupIdNotFound) }
+            }
+        }
     }
+}
 
+impl Hosted {
     /// True if a group reads a topic.
-    pub(super) fn is_subscribed(&self, _group: &str, _topic: &str) -> bool {
-        false
+    pub(super) fn is_subscribed(&self, group: &str, topic: &str) -> bool {
+        self.groups.is_subscribed_to(group, topic)
     }
 
     /// From when on the retention of a group's offsets counts.
-    pub(super) fn retention_base(&self, _group: &str) -> RetentionBase {
-        RetentionBase::Commit
+    pub(super) fn retention_base(&self, group: &str) -> RetentionBase {
+        let Some(group) = self.groups.get(group) else { return RetentionBase::Commit };
+        match group.state {
+            _ if group.protocol_type.is_none() => RetentionBase::Commit,
+            GroupState::Empty if group.since == Timestamp::NONE => RetentionBase::Commit,
+            GroupState::Empty => RetentionBase::Since(group.since),
+            // Topics that it reads no longer: which those are is known when it is at rest.
+            GroupState::Stable if group.is_of_consumers() => RetentionBase::Commit,
+            _ => RetentionBase::Never,
+        }
     }
 }

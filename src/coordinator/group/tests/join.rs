@@ -153,6 +153,20 @@ fn the_protocol_is_the_one_that_most_like_best_of_those_that_all_have() {
 }
 
 #[test]
+fn a_protocol_that_is_offered_twice_counts_once() {
+    // By one of two members; the first of the two counts.
+    let mut world = World::new();
+    let mut twice = protocols(&["range", "range", "roundrobin", "range"]);
+    twice[1].metadata = "second".into();
+    let tickets = [world.join(JoinRequest { protocols: twice, ..dynamic("") }), world.join(dynamic(""))];
+    world.pass_ms(6_000);
+    let joined = tickets.map(|ticket| world.take_join(ticket).unwrap());
+    assert_eq!(joined[0].protocol.as_deref(), Some("range"));
+    let leader = joined.iter().find(|one| !one.members.is_empty()).unwrap();
+    assert!(leader.members.iter().all(|member| member.metadata == "range"));
+}
+
+#[test]
 fn a_follower_that_joins_again_unchanged_is_told_what_it_knew() {
     // In Stable and in CompletingRebalance, where an answer may have been lost. The leader's own join rebalances.
     let mut world = World::new();
