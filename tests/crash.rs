@@ -42,7 +42,7 @@ fn what_was_acknowledged_lies_on_disk_after_every_kill_9() {
         // At a moment of the seed's: after so many more acknowledgements.
         random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         let wanted = reported_count + 1 + (random >> 33) as usize % (RECORD_COUNT - 200);
-        reported_count = until("a part is acknowledged", || {
+        until("a part is acknowledged", || {
             producer.poll();
             Some(producer.reported_count()).filter(|count| *count >= wanted)
         });

@@ -77,7 +77,7 @@ fn lag_is_shown_and_offsets_are_moved_when_told_to() {
     assert_eq!(described(&broker), [0, 1, 2].map(|index| (index, json!(20), json!(0))));
 
     // Every way to say where; what is outside of the log ends at its edge.
-    let mut moved = |to: &[&str], expected: i64| {
+    let moved = |to: &[&str], expected: i64| {
         json_of(&broker, &[&["reset-offsets", GROUP, "--topic", "read:1", "--execute"], to].concat());
         assert_eq!(described(&broker)[1].1, json!(expected), "{to:?}");
     };

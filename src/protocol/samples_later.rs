@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use kafka_protocol::messages::*;
 
-use crate::protocol::samples::{RECORDS, Visitor, text, topic};
+use crate::protocol::samples::{RECORDS, Visitor, text};
 
 /// Shows requests of the APIs whose descriptors stand ready for when they are served.
 pub fn visit_later(visitor: &mut impl Visitor) {
