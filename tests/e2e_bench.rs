@@ -19,8 +19,9 @@ fn bench(broker: &Broker, args: &str) -> Output {
     output
 }
 
+/// So long that a machine that is busy with other tests answers some requests in it.
 fn json(broker: &Broker, args: &str) -> Value {
-    let output = bench(broker, &format!("{args} --json --warm-up-ms 100 --duration-ms 400 --interval-ms 100"));
+    let output = bench(broker, &format!("{args} --json --warm-up-ms 300 --duration-ms 3000 --interval-ms 500"));
     serde_json::from_slice(&output.stdout).expect("JSON")
 }
 
@@ -53,8 +54,8 @@ fn a_rate_is_kept_and_end_to_end_takes_longer_than_producing() {
     let args = "end-to-end --topic tail --partitions 2 --batch-bytes 1KiB --rate 200 --arrivals poisson";
     let result = json(&broker, args);
     let (produce, end_to_end) = (&result["streams"]["produce"], &result["streams"]["end-to-end"]);
-    // 80 are due on average in 0.4 s; a slow machine answers some of them after the measured time.
-    assert!(number(&produce["requests"]) > 10.0 && number(&produce["requests"]) < 200.0, "{result}");
+    // 600 are due on average in 3 s; a slow machine answers some of them after the measured time.
+    assert!(number(&produce["requests"]) > 10.0 && number(&produce["requests"]) < 1000.0, "{result}");
     assert!(number(&end_to_end["requests"]) > 0.0);
     assert!(number(&end_to_end["max_us"]) > 0.0 && number(&result["unanswered"]) == 0.0);
 }
@@ -107,7 +108,7 @@ fn a_floor_is_measured_and_reports_are_drawn_beside_it() {
         output
     };
     let data = directory.path().display();
-    ottla(&format!("bench floor --dir {data} --file-bytes 32MiB --time-ms 20 --rounds 1 --json --out {floor}"));
+    ottla(&format!("bench floor --dir {data} --file-bytes 32MiB --time-ms 150 --rounds 1 --json --out {floor}"));
     let rows: Value = serde_json::from_slice(&std::fs::read(&floor).unwrap()).unwrap();
     let names: Vec<&str> = rows["rows"].as_array().unwrap().iter().map(|row| row["name"].as_str().unwrap()).collect();
     for name in ["CRC-32C 64 KiB", "loopback transfer", "write 4 KiB written dsync", "fetch by splice"] {

@@ -68,6 +68,9 @@ impl Report {
         if let Some(broker) = cpu.broker {
             figures.extend([
                 ("broker_cpu_seconds_per_gib", per(broker.total, gib), 4),
+                ("broker_user_seconds_per_gib", per(broker.user, gib), 4),
+                ("broker_system_seconds_per_gib", per(broker.system, gib), 4),
+                ("broker_workers_seconds_per_gib", per(broker.workers, gib), 4),
                 ("broker_cpu_seconds_per_million_requests", per(broker.total, million), 3),
                 ("broker_user_seconds_per_million_requests", per(broker.user, million), 3),
                 ("broker_system_seconds_per_million_requests", per(broker.system, million), 3),
@@ -114,6 +117,14 @@ impl Report {
         });
         for (name, value, _) in self.stream_figures(first).into_iter().chain(self.cost_figures()) {
             object[name] = json!(value);
+        }
+        if let Some(broker) = run.cpu.broker {
+            object["broker_cpu_seconds"] = json!({
+                "total": broker.total.as_secs_f64(),
+                "user": broker.user.as_secs_f64(),
+                "system": broker.system.as_secs_f64(),
+                "workers": broker.workers.as_secs_f64(),
+            });
         }
         let mut streams = Map::new();
         for (name, recorder) in &run.streams {

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, anyhow, bail, ensure};
 use hdrhistogram::Histogram;
 
 use super::{Row, size_text};
@@ -165,25 +165,28 @@ fn drive(
     let start = io.now().monotonic;
     let (mut index, mut now) = (0, start);
     let mut returned = None;
+    let mut failed = None;
     loop {
-        let goes_on = now.since(start) < time && index < count_max;
+        let goes_on = now.since(start) < time && index < count_max && failed.is_none();
         while goes_on && under_way.len() < depth && index < count_max {
             io.submit(Token(index), next(index, returned.take()));
             under_way.push_back((index, now));
             index += 1;
         }
         if under_way.is_empty() {
-            return Ok((taken_ns, now.since(start)));
+            // Only now is nothing of it left in the ring.
+            return failed.map_or(Ok((taken_ns, now.since(start))), Err);
         }
         io.poll(None, &mut completions);
         now = io.now().monotonic;
         for completion in completions.drain(..) {
             let at = under_way.iter().position(|(known, _)| *known == completion.token.0).context("a stray end")?;
             let (_, began) = under_way.remove(at).expect("it was found there");
-            match completion.result? {
-                Outcome::Read { buffer, .. } => returned = Some(buffer),
-                Outcome::Done => {}
-                other => bail!("an operation did something else: {other:?}"),
+            match completion.result {
+                Ok(Outcome::Read { buffer, .. }) => returned = Some(buffer),
+                Ok(Outcome::Done) => {}
+                Ok(other) => failed = Some(anyhow!("an operation did something else: {other:?}")),
+                Err(error) => failed = Some(error.into()),
             }
             taken_ns.saturating_record(now.since(began).as_nanos() as u64);
         }

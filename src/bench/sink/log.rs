@@ -9,7 +9,8 @@ use anyhow::{Context, bail, ensure};
 use crate::io::{AppendBuffer, File, Io, Op, OpenOptions, Outcome, Pool};
 use crate::model::batch;
 
-const STAGING_SIZE_BYTES: usize = 2 << 20;
+/// What gathers while a write is in flight.
+pub const STAGING_SIZE_BYTES: usize = 2 << 20;
 const BLOCK_SIZE_BYTES: usize = 4096;
 
 /// The file and how it is written.

@@ -32,6 +32,8 @@ use log::{Log, LogOptions};
 /// Received at once; also the room for frames that are not all there. Larger frames get more.
 const RECEIVE_SIZE_BYTES: usize = 256 << 10;
 const FRAME_SIZE_BYTES_MAX: usize = 100 << 20;
+/// What the log takes at once.
+const LOGGED_SIZE_BYTES_MAX: usize = log::STAGING_SIZE_BYTES / 2;
 
 const ACCEPT: u64 = 0;
 const RECEIVE: u64 = 1;
@@ -199,6 +201,10 @@ impl<'i, I: Io> Sink<'i, I> {
             match frame::scan(&buffer[at..filled_bytes], FRAME_SIZE_BYTES_MAX) {
                 Frame::Complete { start, end } => {
                     let content = &buffer[at + start..at + end];
+                    if self.log.is_some() && content.len() > LOGGED_SIZE_BYTES_MAX {
+                        self.connections[index as usize] = None;
+                        return Ok(());
+                    }
                     if self.log.as_ref().is_some_and(|log| !log.has_room(content.len())) {
                         is_stalled = true;
                         break 0;
