@@ -95,7 +95,7 @@ def main():
         y = height - 22 - (depth + 1) * ROW
         text = f'<text x="{x:.1f}" y="{y + 10.5}">{esc(label)}</text>' if label else ""
         print(f'<g><title>{esc(title)}</title><rect y="{y}" {attributes}/>{text}</g>')
-    print(f'<text x="10" y="{height - 6}" fill="#666">frames below {LEAST:.1%} are left out: {state["left out"] / total:.1%} in all; '
+    print(f'<text x="10" y="{height - 6}" fill="#666">frames below {LEAST:.1%} are left out, in {state["left out"] / total:.1%} of the samples; '
           'blue: kernel</text></svg>')
 
 
