@@ -186,10 +186,10 @@ fn the_answer_to_an_unknown_version_of_api_versions_is_golden() {
     let mut frame = Vec::new();
     encode_unsupported_api_versions(&mut frame, 7);
     let expected = concat!(
-        "000000a0",
+        "000000ca",
         "00000007",
         "0023",
-        "00000019",
+        "00000020",
         "00000000000d",
         "000100040012",
         "00020001000b",
@@ -197,6 +197,12 @@ fn the_answer_to_an_unknown_version_of_api_versions_is_golden() {
         "00080002000a",
         "00090001000a",
         "000a00000006",
+        "000b00000009",
+        "000c00000004",
+        "000d00000005",
+        "000e00000005",
+        "000f00000006",
+        "001000000005",
         "001200000004",
         "001300020007",
         "001400010006",
@@ -207,6 +213,7 @@ fn the_answer_to_an_unknown_version_of_api_versions_is_golden() {
         "002100000002",
         "002300010004",
         "002500000003",
+        "002a00000002",
         "002b00000002",
         "002c00000001",
         "002d00000001",

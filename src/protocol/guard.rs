@@ -145,7 +145,6 @@ mod tests {
     use crate::protocol::decode::codec_version;
     use crate::protocol::samples::{Visitor, visit_served};
     use crate::protocol::samples_admin::visit_admin;
-    use crate::protocol::samples_later::visit_later;
     use crate::protocol::topic_ids;
     use bytes::Bytes;
     use kafka_protocol::protocol::{Decodable, Request};
@@ -192,7 +191,6 @@ mod tests {
         let mut samples = Samples::default();
         visit_served(&mut samples);
         visit_admin(&mut samples);
-        visit_later(&mut samples);
         samples.0
     }
 

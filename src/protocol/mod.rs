@@ -23,8 +23,6 @@ pub mod produce;
 mod samples;
 #[cfg(test)]
 mod samples_admin;
-#[cfg(test)]
-mod samples_later;
 mod schema;
 mod topic_ids;
 pub mod wire;

@@ -9,6 +9,8 @@ use kafka_protocol::messages::*;
 use kafka_protocol::protocol::{Request, StrBytes};
 use uuid::Uuid;
 
+#[path = "samples_groups.rs"]
+mod groups;
 #[path = "samples_offsets.rs"]
 mod offsets;
 
@@ -43,6 +45,7 @@ pub const RECORDS: &[u8] = b"record bytes are opaque here";
 
 /// Shows every sample of the APIs that are served.
 pub fn visit_served(visitor: &mut impl Visitor) {
+    groups::visit(visitor);
     offsets::visit(visitor);
     for version in 3..=13 {
         visitor.request(version, produce_request(version));

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::append::Continuation;
 use super::{HostState, Hosted};
+use crate::base::time::Monotonic;
 use crate::coordinator::group::event::{Context, Effect, Settings, Written};
 use crate::coordinator::group::groups::{Groups, Room};
 use crate::coordinator::group::snapshot::GroupSnapshot;
@@ -35,7 +36,8 @@ impl<I: Io> Broker<I> {
         let mut effects = Vec::new();
         let mut context = Context { now: self.now, settings: &settings, rng: &mut self.rng, effects: &mut effects };
         let result = event(&mut hosted.groups, &mut context);
-        self.arm_groups(index);
+        let next = hosted.groups.next_deadline();
+        self.look_at_groups_by(next);
         for effect in effects {
             match effect {
                 Effect::Join(call, answer) => self.answer_join(call, answer),
@@ -91,25 +93,26 @@ impl<I: Io> Broker<I> {
         if self.coordinator.groups_due.is_none_or(|at| at > now) {
             return;
         }
-        self.coordinator.groups_due = None;
+        // What is due next is entered once, for all.
+        self.coordinator.groups_due = Some(now);
         let is_due = |hosted: &Hosted| hosted.groups.next_deadline().is_some_and(|at| at <= now);
         let due: Vec<PartitionIndex> =
             self.coordinator.partitions().filter(|(_, hosted)| is_due(hosted)).map(|(index, _)| index).collect();
         for index in due {
             self.with_groups(index, |groups, context| groups.tick(context));
         }
-        let indexes: Vec<PartitionIndex> = self.coordinator.partitions.keys().copied().collect();
-        indexes.into_iter().for_each(|index| self.arm_groups(index));
+        self.coordinator.groups_due = None;
+        let next = self.coordinator.partitions().filter_map(|(_, hosted)| hosted.groups.next_deadline()).min();
+        self.look_at_groups_by(next);
     }
 
-    /// The shard looks at its groups again when the next deadline of this partition's comes, if not before.
-    fn arm_groups(&mut self, index: PartitionIndex) {
-        let host = &mut self.coordinator;
-        let next = host.partitions.get(&index).and_then(|hosted| hosted.groups.next_deadline());
+    /// The shard looks at its groups again at `next`, if not before.
+    fn look_at_groups_by(&mut self, next: Option<Monotonic>) {
+        let due = &mut self.coordinator.groups_due;
         if let Some(next) = next
-            && host.groups_due.is_none_or(|at| next < at)
+            && due.is_none_or(|at| next < at)
         {
-            host.groups_due = Some(next);
+            *due = Some(next);
             self.deadlines.push(next, Deadline::Coordinator);
         }
     }
