@@ -59,7 +59,9 @@ fn offsets(of: &[(i32, i64, &str)]) -> TopicPartitionList {
 /// Offset and metadata of each partition as the group has committed them.
 fn committed(consumer: &BaseConsumer<common::clients::Collecting>) -> Vec<(Option<i64>, String)> {
     let mut asked = TopicPartitionList::new();
-    (0..3).for_each(|partition| drop(asked.add_partition("read", partition)));
+    for partition in 0..3 {
+        asked.add_partition("read", partition);
+    }
     let found = consumer.committed_offsets(asked, WAIT_MAX).expect("the coordinator answers");
     let found = found.elements();
     let mut found: Vec<_> = found

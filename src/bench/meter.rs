@@ -5,7 +5,7 @@
 //! seconds, so it must be looked at now and then ([`Meter::watch`]). The machine's busy time also has what the kernel
 //! did for nobody in particular (interrupts, softirqs), to the tick of `/proc/stat`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::time::Duration;
 
@@ -22,6 +22,8 @@ pub struct Meter {
     broker: Option<(Pid, ClockId)>,
     /// Kernel workers of the broker and what each has used when it was last seen.
     workers: BTreeMap<i32, Duration>,
+    /// Its other threads, which are looked at once: there may be hundreds, and a look takes time from the load.
+    others: BTreeSet<i32>,
 }
 
 /// What a process used.
@@ -87,7 +89,7 @@ impl Meter {
             let clock = clock_getcpuclockid(pid).with_context(|| format!("the CPU clock of process {pid}"))?;
             anyhow::Ok((pid, clock))
         };
-        Ok(Meter { broker: broker_pid.map(clock).transpose()?, workers: BTreeMap::new() })
+        Ok(Meter { broker: broker_pid.map(clock).transpose()?, workers: BTreeMap::new(), others: BTreeSet::new() })
     }
 
     /// Reads all clocks.
@@ -113,13 +115,24 @@ impl Meter {
         let Some((pid, _)) = self.broker else { return };
         let Ok(tasks) = fs::read_dir(format!("/proc/{pid}/task")) else { return };
         for task in tasks.flatten() {
+            let Some(id) = task.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+            if self.others.contains(&id) {
+                continue;
+            }
             let path = task.path();
-            let is_worker = fs::read_to_string(path.join("comm")).is_ok_and(|name| is_kernel_worker(&name));
+            if !self.workers.contains_key(&id) {
+                match fs::read_to_string(path.join("comm")) {
+                    Ok(name) if is_kernel_worker(&name) => {}
+                    Ok(_) => {
+                        self.others.insert(id);
+                        continue;
+                    }
+                    Err(_) => continue,
+                }
+            }
             // Time on a CPU in nanoseconds comes first in `schedstat`.
             let used = fs::read_to_string(path.join("schedstat"));
-            let used = used.ok().and_then(|text| text.split_whitespace().next()?.parse().ok());
-            let id = task.file_name().to_str().and_then(|name| name.parse().ok());
-            if let (true, Some(id), Some(used)) = (is_worker, id, used) {
+            if let Some(used) = used.ok().and_then(|text| text.split_whitespace().next()?.parse().ok()) {
                 self.workers.insert(id, Duration::from_nanos(used));
             }
         }

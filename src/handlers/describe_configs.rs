@@ -69,7 +69,9 @@ impl<I: Io> Broker<I> {
                     return Err((ErrorCode::InvalidRequest, message));
                 }
                 let at_start = self.options.settings_at_start(name.parse().ok(), &self.endpoints);
-                Ok(describe_broker(&self.options.config, &at_start))
+                let entries = describe_broker(&self.options.config, &at_start);
+                // Whatever Kafka could change: tools are not to offer what would be refused.
+                Ok(entries.into_iter().map(|entry| ConfigEntry { read_only: true, ..entry }).collect())
             }
             _ => Err((ErrorCode::InvalidRequest, format!("resource type {resource_type} has no configs here"))),
         }

@@ -102,6 +102,7 @@ impl<I: Io> Broker<I> {
         let waits = !is_news && task.available_bytes < task.min_bytes as u64;
         self.fetch_tasks.put_back(index, task);
         if !waits {
+            coverage::hit("fetch: is woken");
             self.run_fetch(index, generation);
         }
         waits

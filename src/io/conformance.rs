@@ -32,6 +32,7 @@ macro_rules! conformance_suite {
             rename_replaces_and_keeps_the_contents,
             an_open_file_follows_its_rename_and_outlives_its_removal,
             directories_are_made_listed_and_removed,
+            a_file_system_tells_its_room,
             writes_of_many_files_complete_once_each,
             the_two_ends_of_a_connection_know_each_other,
             one_listener_accepts_many,
@@ -377,6 +378,12 @@ pub(crate) fn directories_are_made_listed_and_removed(io: &mut impl Io, base: &P
     assert_eq!(list(io, base), [DirEntry { name: "moved".into(), is_dir: true }]);
     done(io, Op::RemoveDir { path: base.join("moved") });
     assert!(list(io, base).is_empty());
+}
+
+/// Others may write meanwhile: what is left is only compared with the whole.
+pub(crate) fn a_file_system_tells_its_room(io: &mut impl Io, base: &Path) {
+    let space = io.space(base).expect("it is there");
+    assert!(space.total_bytes > 0 && space.usable_bytes <= space.total_bytes, "{space:?}");
 }
 
 pub(crate) fn writes_of_many_files_complete_once_each(io: &mut impl Io, base: &Path) {

@@ -1,6 +1,7 @@
 //! A client that creates, deletes and creates topics again, at any shard, and looks whether every shard knows.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -104,10 +105,10 @@ impl Admin {
     }
 
     fn link<'a>(&'a mut self, shard: usize, scene: &Scene<'_>) -> Option<&'a mut Link<Question>> {
-        if !self.links.contains_key(&shard) {
-            self.links.insert(shard, Link::connect(scene.world, scene.addresses[shard])?);
+        match self.links.entry(shard) {
+            Entry::Occupied(link) => Some(link.into_mut()),
+            Entry::Vacant(empty) => Some(empty.insert(Link::connect(scene.world, scene.addresses[shard])?)),
         }
-        self.links.get_mut(&shard)
     }
 
     fn create(&mut self, shard: usize, name: &str, scene: &mut Scene<'_>) {

@@ -18,6 +18,8 @@ pub struct Mutant {
     aim: Aim,
     /// Seeds within which it must be found.
     pub seed_count_max: u64,
+    /// Few histories meet it: finding it takes many seeds, and minutes.
+    pub is_rare: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -39,27 +41,31 @@ enum Aim {
 }
 
 const fn mutant(name: &'static str, what: &'static str, aim: Aim, seed_count_max: u64) -> Mutant {
-    Mutant { name, what, aim, seed_count_max }
+    Mutant { name, what, aim, seed_count_max, is_rare: false }
+}
+
+const fn rare(name: &'static str, what: &'static str, aim: Aim, seed_count_max: u64) -> Mutant {
+    Mutant { name, what, aim, seed_count_max, is_rare: true }
 }
 
 /// All of them.
 pub const ALL: [Mutant; 27] = [
     mutant("skip_sync", "commits are not synced", Aim::Crashes, 10),
-    mutant("skip_two_step", "a header across two blocks of a reused file is written in one step", Aim::Reuse, 200),
+    rare("skip_two_step", "a header across two blocks of a reused file is written in one step", Aim::Reuse, 200),
     mutant("skip_tail_carry", "a new buffer does not begin with the unfinished block", Aim::Crashes, 10),
-    mutant("roll_without_wait", "a new segment is begun before the old one's end is durable", Aim::Reuse, 100),
-    mutant("reuse_before_sync_dir", "a freed file is overwritten before its renaming is durable", Aim::Reuse, 200),
-    mutant("skip_zeroing", "recovery leaves what lies behind the end", Aim::Reuse, 100),
+    rare("roll_without_wait", "a new segment is begun before the old one's end is durable", Aim::Reuse, 100),
+    rare("reuse_before_sync_dir", "a freed file is overwritten before its renaming is durable", Aim::Reuse, 200),
+    rare("skip_zeroing", "recovery leaves what lies behind the end", Aim::Reuse, 100),
     mutant("ack_before_write", "a batch is acknowledged when it is staged", Aim::Crashes, 10),
-    mutant("checkpoint_beyond_sync", "a checkpoint describes what is not synced", Aim::Reuse, 100),
-    mutant("free_before_checkpoint", "segments go before the log start is durable", Aim::Reuse, 40),
-    mutant("reuse_under_a_reader", "a segment is reused while a reader has it", Aim::Readers, 100),
+    rare("checkpoint_beyond_sync", "a checkpoint describes what is not synced", Aim::Reuse, 100),
+    rare("free_before_checkpoint", "segments go before the log start is durable", Aim::Reuse, 40),
+    rare("reuse_under_a_reader", "a segment is reused while a reader has it", Aim::Readers, 100),
     mutant("skip_directory_sync", "a new partition's directory is not synced", Aim::Crashes, 20),
     mutant("keep_leader_epoch", "a start does not raise the leader epoch", Aim::Crashes, 10),
     mutant("forget_producers", "recovery forgets what idempotent producers wrote", Aim::Doubt, 20),
     mutant("append_duplicates", "a batch that is sent again is appended again", Aim::Doubt, 20),
-    mutant("answer_duplicates_at_once", "a batch sent again is answered before the first is durable", Aim::Doubt, 200),
-    mutant("start_without_lock", "a start does not wait for the dead process's last write", Aim::Crashes, 60),
+    rare("answer_duplicates_at_once", "a batch sent again is answered before the first is durable", Aim::Doubt, 200),
+    rare("start_without_lock", "a start does not wait for the dead process's last write", Aim::Crashes, 60),
     mutant("let_requests_overtake", "a request that must wait is overtaken", Aim::Any, 10),
     mutant("refuse_instead_of_holding", "a request that must wait is refused", Aim::Calm, 10),
     mutant("forget_an_answer", "some requests are never answered", Aim::Calm, 10),
@@ -69,8 +75,8 @@ pub const ALL: [Mutant; 27] = [
     mutant("look_up_one_too_far", "an offset by time is one too great", Aim::Any, 10),
     mutant("retain_nothing", "topics without retention by size get one", Aim::Any, 10),
     mutant("apply_at_the_controller_only", "shards say that they know a topic and do not", Aim::Topics, 10),
-    mutant("write_into_a_deleted_directory", "a topic created again uses the old one's directory", Aim::Topics, 60),
-    mutant("leak_buffers", "a connection's memory does not come back", Aim::Doubt, 40),
+    rare("write_into_a_deleted_directory", "a topic created again uses the old one's directory", Aim::Topics, 60),
+    rare("leak_buffers", "a connection's memory does not come back", Aim::Doubt, 40),
 ];
 
 impl Mutant {

@@ -3,6 +3,7 @@
 //! A plain writer gives up what it has no answer to. An idempotent one sends it again, in order, until it has: what is
 //! in doubt after a lost connection, an error or a crash must end up in the log once.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
@@ -114,9 +115,9 @@ impl Writer {
         self.streams.retain(|key, stream| model.parts.contains_key(key) || !stream.in_flight.is_empty());
         self.next_at = scene.now + Duration::from_micros(self.rng.in_range(0..=2 * self.pace_us));
         let shard = self.rng.in_range(0..scene.addresses.len() as u64) as usize;
-        if !self.links.contains_key(&shard) {
+        if let Entry::Vacant(empty) = self.links.entry(shard) {
             let Some(link) = Link::connect(scene.world, scene.addresses[shard]) else { return Ok(()) };
-            self.links.insert(shard, link);
+            empty.insert(link);
         }
         if self.is_idempotent && self.session.is_none() {
             return self.ask_session(shard, scene);

@@ -318,7 +318,7 @@ impl Log {
     pub(super) fn free_segments(&mut self) {
         let dir = self.identity.dir.clone();
         let log_start =
-            if mutant::is_on("free_before_checkpoint") { self.log_start } else { self.checkpoints.log_start };
+            if mutant::is_on("free_before_checkpoint") { self.next_log_start } else { self.checkpoints.log_start };
         while let Some(segment) = self.segments.front()
             && self.segments.len() > 1
             && segment.is_sealed()

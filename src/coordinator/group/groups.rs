@@ -6,10 +6,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use super::classic::Group;
 use super::event::{
     Context, Effect, GroupError, GroupState, JoinRefused, JoinRequest, Leaving, Settings, SyncRequest, Written,
 };
-use super::group::Group;
 use super::snapshot::GroupSnapshot;
 use crate::base::time::Monotonic;
 use crate::model::limits::GROUP_TEXT_SIZE_BYTES_MAX;

@@ -4,8 +4,8 @@ use std::fmt::Write;
 
 use bytes::Bytes;
 
+use super::classic::{Group, Replacement};
 use super::event::{Context, Effect, GroupError, GroupState, JoinRefused, JoinRequest, Protocol};
-use super::group::{Group, Replacement};
 use super::member::{Member, milliseconds};
 use crate::base::rng::Rng;
 use crate::model::limits::{

@@ -1,7 +1,7 @@
 //! LeaveGroup: members that go, or are made to.
 
+use super::classic::Group;
 use super::event::{Context, GroupError, GroupState, Leaving};
-use super::group::Group;
 
 impl<T> Group<T> {
     /// Members leave, several at once and then one rebalance. What became of each, in order.

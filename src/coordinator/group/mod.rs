@@ -27,8 +27,8 @@
 //!
 //! It must not know records, connections or clocks.
 
+pub mod classic;
 pub mod event;
-pub mod group;
 pub mod groups;
 mod join;
 mod leave;

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::classic::{Group, JoinTimer, earlier};
 use super::event::{Context, Effect, GroupError, GroupState, Joined};
-use super::group::{Group, JoinTimer, earlier};
 use super::member::Member;
 use crate::base::time::Monotonic;
 
@@ -141,8 +141,8 @@ impl<T> Group<T> {
 
     /// The leader, if it has joined, else another member that has. False if nobody has.
     fn elect_joined_leader(&mut self) -> bool {
-        let has_joined = |member_id: &Box<str>| self.members[member_id].joining.is_some();
-        if self.leader.as_ref().is_some_and(has_joined) {
+        let has_joined = |member_id: &str| self.members[member_id].joining.is_some();
+        if self.leader.as_deref().is_some_and(has_joined) {
             return true;
         }
         let Some(leader) = self.members.keys().find(|member_id| has_joined(member_id)).cloned() else { return false };

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use super::classic::{AssignmentWrite, Group};
 use super::event::{Context, Effect, GroupError, GroupState, SyncRequest};
-use super::group::{AssignmentWrite, Group};
 use crate::base::time::Monotonic;
 use crate::model::limits::GROUP_SIZE_BYTES_MAX;
 

@@ -5,8 +5,8 @@ use kafka_protocol::messages::{DescribeGroupsRequest, DescribeGroupsResponse, Gr
 use kafka_protocol::protocol::StrBytes;
 
 use super::join_group::text;
+use crate::coordinator::group::classic::Group;
 use crate::coordinator::group::event::GroupState;
-use crate::coordinator::group::group::Group;
 use crate::handlers::authorized;
 use crate::handlers::broker::Broker;
 use crate::handlers::call::Call;

@@ -60,7 +60,7 @@ impl Model {
         world.writes = None;
         let client = |index: usize| Client {
             member_id: "".into(),
-            instance_id: (index % 3 == 0).then(|| format!("static-{index}")),
+            instance_id: index.is_multiple_of(3).then(|| format!("static-{index}")),
             protocols: protocols(&["range", "roundrobin"]),
             generation: -1,
             doing: Doing::Outside,
@@ -80,8 +80,8 @@ impl Model {
         };
         JoinRequest {
             protocols: client.protocols.clone(),
-            requires_member_id: index % 2 == 0,
-            can_skip_assignment: index % 4 == 0,
+            requires_member_id: index.is_multiple_of(2),
+            can_skip_assignment: index.is_multiple_of(4),
             ..base
         }
     }
@@ -212,16 +212,14 @@ impl Model {
                     }
                 }
             }
-            3 => {
-                if self.clients[index].doing == Doing::Member {
-                    let member_id = self.clients[index].member_id.clone();
-                    self.world.event(|groups, context| {
-                        let leaving = Leaving { member_id: &member_id, group_instance_id: None };
-                        groups.leave(GROUP, &[leaving], context).map(|_| ()).ok()
-                    });
-                    self.clients[index].member_id = "".into();
-                    self.clients[index].doing = Doing::Outside;
-                }
+            3 if self.clients[index].doing == Doing::Member => {
+                let member_id = self.clients[index].member_id.clone();
+                self.world.event(|groups, context| {
+                    let leaving = Leaving { member_id: &member_id, group_instance_id: None };
+                    groups.leave(GROUP, &[leaving], context).map(|_| ()).ok()
+                });
+                self.clients[index].member_id = "".into();
+                self.clients[index].doing = Doing::Outside;
             }
             4 => {
                 let names: &[&'static str] = if self.rng.chance(1, 2) { &["range"] } else { &["range", "roundrobin"] };
@@ -249,11 +247,7 @@ impl Model {
                     }
                 }
             }
-            7 => {
-                if !self.world.unwritten.is_empty() {
-                    self.world.write(Err(GroupError::CoordinatorNotAvailable));
-                }
-            }
+            7 if !self.world.unwritten.is_empty() => self.world.write(Err(GroupError::CoordinatorNotAvailable)),
             _ => {}
         }
     }
