@@ -124,7 +124,7 @@ fn heartbeats(members: &mut [Member], interval: Duration) {
 }
 
 fn run(group_count: usize, round_count: u32, interval: Duration) -> Figures {
-    let args = ["--shards", "2", "--set", "group.initial.rebalance.delay.ms=1000", "--memory-per-shard", "64MiB"];
+    let args = ["--shards", "2", "--set", "group.initial.rebalance.delay.ms=1000"];
     let broker = Broker::start(&args);
     let mut members = members(&broker, group_count);
     let before_kib = broker.rss_kib();
