@@ -60,7 +60,12 @@ impl ControllerHost {
                         events.extend(event_of(progress));
                     }
                     Effect::Publish(image) => post.send_to_all(Message::Publish(Arc::new(image))),
-                    Effect::Reply { ticket, .. } if ticket.number == START => self.welcome(post),
+                    Effect::Reply { ticket, result } if ticket.number == START => match result {
+                        Ok(_) => self.welcome(post),
+                        // The leader epochs of this start are not durable: the next one would take the same, and
+                        // recovery could not tell what is left of one life from the batches of another.
+                        Err(error) => panic!("the start cannot be recorded, so nothing may be served: {error}"),
+                    },
                     Effect::Reply { ticket, result } => {
                         post.send(ticket.shard, Message::Answer { number: ticket.number, result });
                     }

@@ -12,7 +12,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::mpsc;
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -44,6 +44,8 @@ const LOCK_WAIT: Duration = Duration::from_secs(10);
 const OPEN_FILE_COUNT_MAX: usize = 256;
 /// Sidecars that one shard keeps in memory.
 const SIDECAR_SIZE_BYTES_MAX: usize = 8 * MIB;
+/// How often a start looks whether every shard's thread is still there.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// How long counters are waited for.
 const REPORT_WAIT: Duration = Duration::from_secs(5);
 
@@ -183,12 +185,14 @@ impl Node {
             node.spawn(seat, move |seat, io| seat.run_other(io, image))?;
         }
         while node.reports.len() < shard_count {
-            match is_ready.recv() {
+            match is_ready.recv_timeout(LOOK_EVERY) {
                 Ok(Ok(report)) => node.reports.push(report),
                 Ok(Err(error)) => {
                     node.stop_threads();
                     return Err(error);
                 }
+                // The others wait for a shard that has ended, and would for ever.
+                Err(RecvTimeoutError::Timeout) if !node.is_broken() => {}
                 Err(_) => return Err(node.abort(&is_ready)),
             }
         }

@@ -133,9 +133,14 @@ impl SimNode {
             Some(Ok(node)) => Box::new(node),
         };
         let serves = |node: &SimNode| node.shards.iter().all(|shard| shard.phase() == Phase::Serving);
-        match node.run_until(serves) {
-            true => Start::Serving(node),
-            false => Start::Cut,
+        match catch_unwind(AssertUnwindSafe(|| node.run_until(serves))) {
+            Ok(true) => Start::Serving(node),
+            Ok(false) => Start::Cut,
+            // Shard 0 gives up where it cannot make durable what must be before anything is served.
+            Err(panic) => match panic.downcast_ref::<String>() {
+                Some(why) if why.contains("so nothing may be") => Start::Refused(why.clone()),
+                _ => resume_unwind(panic),
+            },
         }
     }
 

@@ -1,3 +1,3 @@
 //! A node on the simulated world, as the tests know it.
 
-pub use crate::shard::simulated::{DATA, SimNode as TestNode, Spec};
+pub use crate::shard::simulated::{DATA, SimNode as TestNode, Spec, Start};
