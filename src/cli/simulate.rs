@@ -93,6 +93,13 @@ pub fn command(raw: RawSimulate) -> anyhow::Result<()> {
     Ok(out.flush()?)
 }
 
+/// What threads have come to together.
+struct Shared {
+    report: Report,
+    failure: Option<(u64, Violation)>,
+    told_at: Instant,
+}
+
 /// Seeds from `first` on, until time or histories are used up or one fails.
 fn run_all(
     first: u64,
@@ -104,7 +111,7 @@ fn run_all(
     let time_max = Duration::from_secs_f64(raw.minutes.max(0.0) * 60.0);
     let next = AtomicU64::new(0);
     let is_over = AtomicBool::new(false);
-    let shared: Mutex<(Report, Option<(u64, Violation)>, Instant)> = Mutex::new((Report::default(), None, started));
+    let shared = Mutex::new(Shared { report: Report::default(), failure: None, told_at: started });
     let work = || {
         let _guard = Guard::new(mutant.map(|mutant| mutant.name));
         while !is_over.load(Ordering::Relaxed) && started.elapsed() < time_max {
@@ -116,7 +123,7 @@ fn run_all(
             let plan = mutant.map_or_else(|| Plan::new(seed), |mutant| mutant.plan(seed));
             let outcome = run(&plan, false);
             let mut shared = shared.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            let (report, failure, told_at) = &mut *shared;
+            let Shared { report, failure, told_at } = &mut *shared;
             report.add(&outcome.told);
             if let Some(violation) = outcome.violation {
                 is_over.store(true, Ordering::Relaxed);
@@ -145,7 +152,7 @@ fn run_all(
             scope.spawn(work);
         }
     });
-    let (report, failure, _) = shared.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let Shared { report, failure, .. } = shared.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
     (report, failure, started.elapsed())
 }
 
