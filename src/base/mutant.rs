@@ -1,7 +1,7 @@
 //! Rules that are broken on purpose, to prove that a test would notice.
 //!
 //! A mutant is a name. [`is_on`] stands where a rule is kept and asks whether this thread breaks it; one mutant at a
-//! time is on, for as long as a [`Guard`] lives. In builds without tests or the feature `simulate` the answer is a
+//! time is on, for as long as a `Guard` lives. In builds without tests or the feature `simulate` the answer is a
 //! constant `false`, and the broken branch does not exist.
 //!
 //! It must not know which rules there are: `simulate::mutants` lists them.

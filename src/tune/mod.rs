@@ -3,7 +3,7 @@
 //! How it works
 //! 1. Each subject (`kernel`, `limits`, `cpu`, `memory`, `disk`, `network`, `cgroup`) has its facts, a reader that
 //!    gathers them and checks that judge them.
-//! 2. [`examine`] runs them all and gives a [`Report`], which [`text`], [`json`] and [`script`] show.
+//! 2. [`examine`] runs them all and gives a [`Report`], which [`text`], [`json()`] and [`script`] show.
 //!
 //! Invariants
 //! - Checks are pure: facts in, findings out, so each is tested with invented facts.

@@ -1,6 +1,6 @@
 //! Plots and tables of results as one self-contained HTML page: inline SVG, no scripts, nothing from a network.
 //!
-//! [`chart`] draws lines on two axes, [`page`] says which charts and tables a set of results makes. Both only make
+//! [`chart`] draws lines on two axes, [`mod@page`] says which charts and tables a set of results makes. Both only make
 //! text.
 
 pub mod chart;

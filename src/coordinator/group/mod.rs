@@ -3,7 +3,7 @@
 //! | file | its one job |
 //! |---|---|
 //! | [`groups`] | the groups of one coordinator, their deadlines and bounds: the face |
-//! | [`group`] | one group: its state and what changes it |
+//! | `classic` | one group: its state and what changes it |
 //! | `join`, `rebalance`, `sync`, `leave` | the events of a group |
 //! | [`member`] | one member |
 //! | [`event`] | what comes in and what goes out |
