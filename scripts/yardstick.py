@@ -1,14 +1,15 @@
 #!/usr/bin/env python3
-"""Compare producing to ottla with the bare-ring yardstick: interleaved in one run, as ratios.
+"""Compare producing to ottla with a bare ring: interleaved in one run, as ratios.
 
 ottla: one shard, one partition, acks=all, ack.after=sync, into segments that were written before and are reused.
-Yardstick: its append server with synced writes into a written file. Server on CPU 0, client on CPU 1.
+Bare ring: `ottla bench sink --log --sync`, which checks batches, writes them to one file that goes round, and keeps
+nothing else of a broker. Server on CPU 0, client on CPU 1.
 
-  YARDSTICK_DIR=... scripts/yardstick.py [--rounds 5] [--only 64K,4K,256B] [--dir WORKDIR] [--ms 2500] [--json OUT]
+  scripts/yardstick.py [--rounds 5] [--only 64K,4K,256B] [--dir WORKDIR] [--ms 2500] [--json OUT]
       [--ottla BINARY] [--serve-flag=--ring-fixed-files ...]
-WORKDIR must be on the disk to be measured. YARDSTICK_DIR has the yardstick's Cargo.toml; it is built into
-WORKDIR/target. Needs a quiet machine. Exit code 1: a target is missed (0.8 of the throughput at 64K, 1.5 times the
-CPU per request everywhere).
+WORKDIR must be on the disk to be measured. Needs a quiet machine. YARDSTICK_DIR=... takes an append server and client
+with a framing of their own instead, whose Cargo.toml is there. Exit code 1: a target is missed (0.8 of the throughput
+at 64K, 1.5 times the CPU per request everywhere).
 """
 import argparse, json, os, pathlib, signal, statistics, subprocess, sys, time
 
@@ -37,13 +38,43 @@ def cargo(manifest, target):
     return pathlib.Path(env.get("CARGO_TARGET_DIR", manifest.parent / "target")) / "release"
 
 
-bare = cargo(pathlib.Path(os.environ["YARDSTICK_DIR"]) / "Cargo.toml", (a.dir / "target").resolve())
+foreign = os.environ.get("YARDSTICK_DIR")
+bare = cargo(pathlib.Path(foreign) / "Cargo.toml", (a.dir / "target").resolve()) if foreign else None
 ottla = a.ottla.resolve() if a.ottla else cargo(repository / "Cargo.toml", None) / "ottla"
 written = a.dir / "written.log"
 if not written.exists() or written.stat().st_size < FILE_BYTES:
     command = ["dd", "if=/dev/zero", f"of={written}", "bs=4M", f"count={FILE_BYTES >> 22}", "oflag=direct", "conv=fsync"]
     subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
 ports = iter(range(20000 + os.getpid() % 10000, 65000))
+
+
+def load(address, pid, case, ms, *flags):
+    connections, in_flight, size = CASES[case]
+    command = [ottla, "bench", "produce", "--bootstrap", address, "--topic", "yardstick", "--partitions", "1", *flags,
+               "--connections", connections, "--in-flight", in_flight, "--batch-bytes", size, "--acks", "all", "--cpu", 1,
+               "--warm-up-ms", WARM_MS, "--duration-ms", ms, "--broker-pid", pid, "--json"]
+    return json.loads(subprocess.run(list(map(str, command)), check=True, stdout=subprocess.PIPE, text=True).stdout)
+
+
+def figures(d):
+    return {"k/s": d["requests_per_second"] / 1e3, "MiB/s": d["mib_per_second"], "p50": d["p50_us"], "p99": d["p99_us"],
+            "cpu": d["broker_cpu_seconds_per_million_requests"], "sys": d["machine_less_client_cpu_seconds_per_million_requests"]}
+
+
+def stop(server):
+    server.kill()
+    server.wait()
+
+
+def sink(case):
+    address = f"127.0.0.1:{next(ports)}"
+    server = subprocess.Popen([ottla, "bench", "sink", "--listen", address, "--log", written, "--log-bytes", str(FILE_BYTES),
+                               "--sync", "--cpu", "0"], stdout=subprocess.DEVNULL)
+    try:
+        time.sleep(1)
+        return figures(load(address, server.pid, case, a.ms))
+    finally:
+        stop(server)
 
 
 def yardstick(case):
@@ -55,8 +86,7 @@ def yardstick(case):
         out = subprocess.run([bare / "client", f"c={connections}", f"w={in_flight}", f"p={size}", f"port={port}",
                               f"pid={server.pid}", f"ms={a.ms}", f"warm_ms={WARM_MS}"], capture_output=True, text=True, timeout=120)
     finally:
-        server.kill()
-        server.wait()
+        stop(server)
     d = json.loads(out.stdout.strip().splitlines()[-1])
     return {"k/s": d["kreq_s"], "MiB/s": d["mib_s"], "p50": d["p50_us"], "p99": d["p99_us"], "cpu": d["cpu_mreq"], "sys": d["sys_mreq"]}
 
@@ -73,12 +103,8 @@ class Broker:
         time.sleep(1.5)
 
     def load(self, case, ms):
-        connections, in_flight, size = CASES[case]
-        command = [ottla, "bench", "produce", "--bootstrap", self.address, "--topic", "yardstick", "--partitions", "1",
-                   "--config", f"segment.bytes={SEGMENT_BYTES}", "--config", "retention.bytes=1", "--config", "ottla.ack.after=sync",
-                   "--connections", connections, "--in-flight", in_flight, "--batch-bytes", size, "--acks", "all", "--cpu", 1,
-                   "--warm-up-ms", WARM_MS, "--duration-ms", ms, "--broker-pid", self.process.pid, "--json"]
-        return json.loads(subprocess.run(list(map(str, command)), check=True, stdout=subprocess.PIPE, text=True).stdout)
+        return load(self.address, self.process.pid, case, ms, "--config", f"segment.bytes={SEGMENT_BYTES}",
+                    "--config", "retention.bytes=1", "--config", "ottla.ack.after=sync")
 
     def files(self):
         """The segments' and spares' inodes: none that is new means that every segment was a reused one."""
@@ -95,10 +121,7 @@ class Broker:
 
     def measure(self, case):
         before = self.files()
-        d = self.load(case, a.ms)
-        return {"k/s": d["requests_per_second"] / 1e3, "MiB/s": d["mib_per_second"], "p50": d["p50_us"], "p99": d["p99_us"],
-                "cpu": d["broker_cpu_seconds_per_million_requests"], "sys": d["machine_less_client_cpu_seconds_per_million_requests"],
-                "new_files": len(self.files() - before)}
+        return {**figures(self.load(case, a.ms)), "new_files": len(self.files() - before)}
 
     def stop(self):
         self.process.send_signal(signal.SIGTERM)
@@ -113,7 +136,7 @@ try:
     broker.fill()
     for r in range(a.rounds):
         for case in cases:
-            pair = [("yardstick", yardstick), ("ottla", broker.measure)]
+            pair = [("bare", yardstick if foreign else sink), ("ottla", broker.measure)]
             for who, run in pair if r % 2 == 0 else pair[::-1]:
                 rows.append({"who": who, "case": case, "round": r, **run(case)})
                 print(f"round {r + 1}/{a.rounds} {case} {who}: " + " ".join(f"{k}={v:.6g}" for k, v in rows[-1].items() if k not in ("who", "case", "round")), file=sys.stderr)
@@ -128,12 +151,12 @@ def of(who, case, figure):
 missed = []
 print("| case | who | k requests/s | MiB/s | p50 us | p99 us | CPU s/M requests | machine CPU s/M |\n|---|---|---|---|---|---|---|---|")
 for case in cases:
-    for who in ("yardstick", "ottla"):
+    for who in ("bare", "ottla"):
         m = {f: statistics.median(of(who, case, f)) for f in ("k/s", "MiB/s", "p50", "p99", "cpu", "sys")}
         print(f"| {case} | {who} | {m['k/s']:.1f} | {m['MiB/s']:.0f} | {m['p50']:.0f} | {m['p99']:.0f} | {m['cpu']:.2f} | {m['sys']:.2f} |")
 print("\n| case | throughput ratio (each round) | CPU per request ratio (each round) | new files |\n|---|---|---|---|")
 for case in cases:
-    speed, cpu = ([o / y for o, y in zip(of("ottla", case, f), of("yardstick", case, f))] for f in ("k/s", "cpu"))
+    speed, cpu = ([o / y for o, y in zip(of("ottla", case, f), of("bare", case, f))] for f in ("k/s", "cpu"))
     each = lambda v: f"**{statistics.median(v):.2f}** ({' '.join(f'{x:.2f}' for x in v)})"
     print(f"| {case} | {each(speed)} | {each(cpu)} | {sum(of('ottla', case, 'new_files'))} |")
     missed += [f"{case}: throughput"] if case == "64K" and statistics.median(speed) < THROUGHPUT_MIN else []
