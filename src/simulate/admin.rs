@@ -1,4 +1,5 @@
-//! A client that creates, deletes and creates topics again, at any shard, and looks whether every shard knows.
+//! A client that creates, deletes and creates topics again, at any shard, and looks whether every shard knows; deletes
+//! records, and changes how much is retained.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -6,17 +7,23 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use kafka_protocol::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
+use kafka_protocol::messages::delete_records_request::{DeleteRecordsPartition, DeleteRecordsTopic};
 use kafka_protocol::messages::delete_topics_request::DeleteTopicState;
+use kafka_protocol::messages::incremental_alter_configs_request::{AlterConfigsResource, AlterableConfig};
 use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
-use kafka_protocol::messages::{CreateTopicsRequest, DeleteTopicsRequest, MetadataRequest, TopicName};
+use kafka_protocol::messages::{
+    CreateTopicsRequest, DeleteRecordsRequest, DeleteTopicsRequest, IncrementalAlterConfigsRequest, MetadataRequest,
+    TopicName,
+};
 use kafka_protocol::protocol::StrBytes;
 use uuid::Uuid;
 
 use super::link::{Link, decode};
-use super::model::{Keeps, Name, TopicSpec, TopicState};
+use super::model::{Floor, Keeps, Name, PartKey, TopicSpec, TopicState};
 use super::plan::Shape;
 use super::scene::{Scene, error_of};
 use super::violation::{Checker, Violation, violated};
+use crate::base::coverage;
 use crate::base::rng::Rng;
 use crate::base::time::Monotonic;
 use crate::protocol::ErrorCode;
@@ -25,11 +32,16 @@ const CREATE: i16 = 7;
 const DELETE: i16 = 6;
 /// The version of Metadata that the simulation speaks.
 pub const METADATA: i16 = 12;
+const TRIM: i16 = 2;
+const ALTER: i16 = 1;
 const NAMES: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
 
 enum Question {
     Create(String, TopicSpec),
     Delete(String, Uuid),
+    /// Everything below the offset is to go.
+    Trim(PartKey, i64, Floor),
+    Alter(String),
     /// The name must stand for this, at this shard.
     Know(String, Option<Uuid>),
 }
@@ -95,9 +107,14 @@ impl Admin {
         let topic_count = scene.model.topics.values().filter(|topic| topic.state != TopicState::Deleted).count();
         match scene.model.names.get(name) {
             None | Some(Name::Free) if topic_count < scene.plan.topic_count_max => self.create(shard, name, scene),
-            Some(Name::Is(id)) if topic_count > 1 && self.rng.chance(1, 6) => {
+            Some(Name::Is(id)) => {
                 let id = *id;
-                self.delete(shard, name, id, scene);
+                match self.rng.in_range(0..12) {
+                    0 | 1 if topic_count > 1 => self.delete(shard, name, id, scene),
+                    2 => self.trim(name, id, scene),
+                    3 => self.alter(shard, name, id, scene),
+                    _ => {}
+                }
             }
             _ => {}
         }
@@ -168,6 +185,45 @@ impl Admin {
         scene.model.topics.get_mut(&id).expect("it exists").state = TopicState::Deleting;
     }
 
+    fn trim(&mut self, name: &str, id: Uuid, scene: &mut Scene<'_>) {
+        let count = scene.model.topics[&id].spec.partition_count;
+        let key = PartKey { topic: id, index: self.rng.in_range(0..count as u64) as i32 };
+        let part = &scene.model.parts[&key];
+        let (leader, floor) = (part.leader, part.floor());
+        if leader >= scene.addresses.len() || part.is_open || part.is_offline || part.end <= part.log_start {
+            return;
+        }
+        let target = self.rng.in_range(part.log_start as u64..=part.end as u64) as i64;
+        let partition = DeleteRecordsPartition::default().with_partition_index(key.index).with_offset(target);
+        let topic = DeleteRecordsTopic::default().with_name(topic_name(name)).with_partitions(vec![partition]);
+        let request = DeleteRecordsRequest::default().with_topics(vec![topic]).with_timeout_ms(30_000);
+        let now = scene.now;
+        let Some(link) = self.link(leader, scene) else { return };
+        link.send(TRIM, &request, Some(Question::Trim(key, target, floor)), now);
+        scene.story.tell(now, || format!("the administrator deletes records of {name}-{} below {target}", key.index));
+        // From now on its log may start anywhere.
+        scene.model.topics.get_mut(&id).expect("it exists").spec.may_trim = true;
+        coverage::hit("records are deleted");
+    }
+
+    fn alter(&mut self, shard: usize, name: &str, id: Uuid, scene: &mut Scene<'_>) {
+        let bytes = [4_096, 30_000, 90_000][self.rng.in_range(0..3) as usize];
+        let config = AlterableConfig::default()
+            .with_name(StrBytes::from_static_str("retention.bytes"))
+            .with_value(Some(StrBytes::from_string(bytes.to_string())));
+        let resource = AlterConfigsResource::default()
+            .with_resource_type(2)
+            .with_resource_name(StrBytes::from_string(name.to_owned()))
+            .with_configs(vec![config]);
+        let request = IncrementalAlterConfigsRequest::default().with_resources(vec![resource]);
+        let now = scene.now;
+        let Some(link) = self.link(shard, scene) else { return };
+        link.send(ALTER, &request, Some(Question::Alter(name.to_owned())), now);
+        scene.story.tell(now, || format!("the administrator asks shard {shard} to retain {bytes} bytes of {name}"));
+        scene.model.topics.get_mut(&id).expect("it exists").spec.may_trim = true;
+        coverage::hit("retention is changed");
+    }
+
     fn answered(&mut self, question: Question, frame: Bytes, scene: &mut Scene<'_>) -> Result<(), Violation> {
         match question {
             Question::Create(name, spec) => {
@@ -200,6 +256,32 @@ impl Admin {
                     }
                     error if scene.excuses(error) => {}
                     error => return violated(Checker::Refusals, format!("deleting {name}: {error:?}")),
+                }
+            }
+            Question::Trim(key, target, floor) => {
+                let response = decode::<DeleteRecordsRequest>(frame, TRIM)?;
+                let answer = &response.topics[0].partitions[0];
+                match error_of(answer.error_code)? {
+                    ErrorCode::None if answer.low_watermark < target.max(floor.log_start) => {
+                        let start = answer.low_watermark;
+                        return violated(Checker::LogStart, format!("records below {target} go, it starts at {start}"));
+                    }
+                    ErrorCode::None => {
+                        let part = scene.model.parts.get_mut(&key).expect("only this client deletes topics");
+                        part.log_start = part.log_start.max(answer.low_watermark);
+                    }
+                    error if scene.excuses(error) => {}
+                    error => return violated(Checker::Refusals, format!("deleting records below {target}: {error:?}")),
+                }
+            }
+            Question::Alter(name) => {
+                let response = decode::<IncrementalAlterConfigsRequest>(frame, ALTER)?;
+                match error_of(response.responses[0].error_code)? {
+                    ErrorCode::None => {}
+                    error if scene.excuses(error) => {}
+                    error => {
+                        return violated(Checker::Refusals, format!("changing the retention of {name}: {error:?}"));
+                    }
                 }
             }
             Question::Know(name, expected) => {

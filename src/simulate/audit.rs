@@ -185,6 +185,13 @@ impl Audit<'_> {
         };
         let now = self.world.now().monotonic;
         let part = self.model.parts.get_mut(&key).expect("it is there");
+        if start < part.log_start {
+            let before = part.log_start;
+            return violated(
+                Checker::LogStart,
+                format!("{who}: the log starts at {start}, clients were told {before}"),
+            );
+        }
         part.is_offline = false;
         part.compare(start, end, &found, now, &who)?;
         (part.log_start, part.watermark) = (start, part.watermark.max(end));

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::admin::Admin;
 use super::audit::Audit;
 use super::chaos::Chaos;
+use super::committer::Committer;
 use super::model::{End, Model, PartKey, TopicState};
 use super::plan::{Plan, Shape};
 use super::reader::Reader;
@@ -111,6 +112,7 @@ struct History<'a> {
     writers: Vec<Writer>,
     readers: Vec<Reader>,
     admin: Admin,
+    committer: Committer,
 }
 
 /// What a life ends with, and whether it came from a power cut on the way.
@@ -129,6 +131,7 @@ impl<'a> History<'a> {
             story,
             told: Told::default(),
             admin: Admin::new(rng.fork()),
+            committer: Committer::new(0, rng.fork()),
             writers: (0..plan.writer_count)
                 .map(|id| Writer::new(id, Rng::new(plan.seed ^ u64::from(id) << 32)))
                 .collect(),
@@ -170,7 +173,8 @@ impl<'a> History<'a> {
         let mut spec = Spec::new(shard_count)
             .set("log.segment.bytes", segment_kib * KIB)
             .set("log.retention.check.interval.ms", 200)
-            .set("num.partitions", 2);
+            .set("num.partitions", 2)
+            .set("offsets.topic.num.partitions", 3);
         spec.tail_size_bytes = [64 * KIB, MIB][rng.in_range(0..2) as usize];
         spec.is_disorderly = rng.chance(1, 3);
         spec
@@ -214,6 +218,7 @@ impl<'a> History<'a> {
         self.writers.iter_mut().for_each(Writer::begin_life);
         self.readers.iter_mut().for_each(|reader| reader.begin_life(usize::from(shard_count)));
         self.admin.begin_life();
+        self.committer.begin_life();
         let played = self.play(&mut node, chaos, rng)?;
         self.told.request_count += node.shards.iter().map(|shard| shard.broker().counters.requests).sum::<u64>();
         match (played, chaos.end) {
@@ -286,7 +291,10 @@ impl<'a> History<'a> {
     fn step(&mut self, node: &mut SimNode, chaos: &mut Chaos, is_busy: bool) -> Result<bool, Violation> {
         let clients = self.writers.iter().map(Writer::next_at).chain(self.readers.iter().map(Reader::next_at));
         let now = self.world.now().monotonic;
-        let wanted = clients.chain([self.admin.next_at(), chaos.next_at()]).filter(|at| *at > now).min();
+        let wanted = clients
+            .chain([self.admin.next_at(), self.committer.next_at(), chaos.next_at()])
+            .filter(|at| *at > now)
+            .min();
         let limit = if is_busy { wanted } else { Some(chaos.next_at()).filter(|at| *at > now) };
         if !node.step_by(limit) {
             return Ok(false);
@@ -315,6 +323,7 @@ impl<'a> History<'a> {
             }
         }
         self.admin.act(&mut scene)?;
+        self.committer.act(&mut scene)?;
         Ok(!self.world.is_power_cut())
     }
 
@@ -329,7 +338,7 @@ impl<'a> History<'a> {
             };
             let open: usize = self.writers.iter().map(|writer| writer.open_count(offline)).sum();
             let asked: usize = self.readers.iter().map(Reader::under_way_count).sum();
-            if open + asked + self.admin.under_way_count() == 0 {
+            if open + asked + self.admin.under_way_count() + self.committer.under_way_count() == 0 {
                 break;
             }
             if self.world.now().monotonic > until {

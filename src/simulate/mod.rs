@@ -10,7 +10,7 @@
 //! | [`plan`] | what a history is made of; smaller plans |
 //! | [`history`] | lives of the node, one after the other |
 //! | [`chaos`] | the faults of one life |
-//! | [`writer`], [`reader`], [`admin`] | clients |
+//! | [`writer`], [`reader`], [`admin`], [`committer`] | clients |
 //! | [`audit`] | the comparison after a start |
 //! | [`model`] | what is known, and what contradicts it |
 //! | [`scene`], [`link`], [`wire`] | what clients act on |
@@ -25,6 +25,7 @@
 pub mod admin;
 pub mod audit;
 pub mod chaos;
+pub mod committer;
 pub mod history;
 pub mod link;
 pub mod minimise;

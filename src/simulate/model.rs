@@ -125,7 +125,7 @@ pub struct Part {
     pub end_since: Monotonic,
     /// The greatest high watermark that an answer told.
     pub watermark: i64,
-    /// The greatest log start that an answer told in this life.
+    /// The greatest log start that an answer told.
     pub log_start: i64,
     /// Its last end may have cost it batches: what is there now is what counts.
     pub is_open: bool,
@@ -192,8 +192,6 @@ impl Model {
                 End::Kill => keeps == Keeps::Memory,
                 End::Cut => keeps != Keeps::Sync,
             };
-            // A raised log start counts at once and is durable later.
-            part.log_start = 0;
             part.born = None;
             if is_lossy {
                 part.forget();
@@ -424,7 +422,7 @@ impl Part {
         self.placed.clear();
         self.streams.clear();
         self.sent.iter_mut().for_each(|sent| sent.at = None);
-        (self.end, self.watermark) = (0, 0);
+        (self.end, self.watermark, self.log_start) = (0, 0, 0);
         (self.is_open, self.was_lossy) = (true, true);
     }
 }

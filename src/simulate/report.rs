@@ -4,7 +4,11 @@ use super::history::Told;
 use crate::base::coverage::Counts;
 
 /// The branches that a long simulation must go through again and again.
-pub const BRANCHES: [&str; 70] = [
+pub const BRANCHES: [&str; 74] = [
+    "offset committed",
+    "committed offset read",
+    "records are deleted",
+    "retention is changed",
     "checkpoint: durable",
     "checkpoint: waits for its bytes",
     "commit: in a new file",

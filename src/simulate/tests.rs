@@ -88,6 +88,8 @@ fn every_branch_that_is_listed_exists() {
         "shard/metadata_log.rs",
         "io/sim/faults.rs",
         "io/sim/state.rs",
+        "simulate/admin.rs",
+        "simulate/committer.rs",
         "simulate/history.rs",
         "simulate/chaos.rs",
     ] {

@@ -18,6 +18,7 @@ pub enum Checker {
     Epochs,
     Times,
     Metadata,
+    Commits,
     Answers,
     Wakes,
     Refusals,
@@ -28,7 +29,7 @@ pub enum Checker {
 
 impl Checker {
     /// Every checker.
-    pub const ALL: [Checker; 18] = [
+    pub const ALL: [Checker; 19] = [
         Checker::Durability,
         Checker::Order,
         Checker::Gaps,
@@ -41,6 +42,7 @@ impl Checker {
         Checker::Epochs,
         Checker::Times,
         Checker::Metadata,
+        Checker::Commits,
         Checker::Answers,
         Checker::Wakes,
         Checker::Refusals,
@@ -59,11 +61,12 @@ impl Checker {
             Checker::Changed => "what stands at an offset stays there, byte for byte",
             Checker::Duplicate => "no batch stands twice",
             Checker::Watermark => "the high watermark never goes back",
-            Checker::LogStart => "the log start never goes back while the broker runs, and rises only where it may",
+            Checker::LogStart => "a log start that was told never goes back, and rises only where it may",
             Checker::ReadYourWrites => "a fetch that begins after an acknowledgement sees the batch",
             Checker::Epochs => "leader epochs never go back, and every start raises them",
             Checker::Times => "offsets by time are the first record at or after it",
             Checker::Metadata => "a topic that was created is known everywhere, a deleted one nowhere",
+            Checker::Commits => "the last offset that a group was told is committed is what it reads",
             Checker::Answers => "every request is answered, in order, or its connection ends",
             Checker::Wakes => "a long poll is woken by what it waits for",
             Checker::Refusals => "nothing is refused without a reason",

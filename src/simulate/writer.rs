@@ -324,7 +324,7 @@ impl Writer {
             return match error {
                 // It was appended before the deletion, or comes behind one that was refused for it.
                 ErrorCode::None | ErrorCode::UnknownTopicId | ErrorCode::UnknownTopicOrPartition => Ok(()),
-                ErrorCode::OutOfOrderSequenceNumber if stream.is_draining => Ok(()),
+                ErrorCode::OutOfOrderSequenceNumber => Ok(()),
                 error if scene.excuses(error) => Ok(()),
                 error => violated(Checker::Refusals, format!("{who}: {error:?} of a deleted topic")),
             };
