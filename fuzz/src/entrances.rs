@@ -20,7 +20,7 @@ use ottla::io::Io;
 use ottla::io::buffer::Pool;
 use ottla::io::sim::{SimIo, World, WorldOptions};
 use ottla::model::batch::{self, Header};
-use ottla::model::id::{LeaderEpoch, PartitionIndex, TopicId};
+use ottla::model::id::{LeaderEpoch, Offset, PartitionIndex, TopicId};
 use ottla::model::limits::FRAME_SIZE_BYTES_MAX;
 use ottla::model::records;
 use ottla::protocol::api::{ApiKey, Lookup};
@@ -158,8 +158,8 @@ pub fn record_batch(bytes: &[u8]) {
     batch::stamp_crc(&mut own);
     let Ok(header) = batch::validate(&own) else { return };
     let _ = records::validate_records(&header, &own, LIMIT_BYTES, true);
-    let _ = records::first_at_or_after(&header, &own, Timestamp(1), LIMIT_BYTES);
-    let _ = records::max_timestamp(&header, &own, LIMIT_BYTES);
+    let _ = records::first_at_or_after(&header, &own, Timestamp(1), Offset(1), LIMIT_BYTES);
+    let _ = records::max_timestamp(&header, &own, Offset(1), LIMIT_BYTES);
     batch::stamp_log_append_time(&mut own, Timestamp(7));
     assert!(Header::parse(&own).is_some());
 }
@@ -245,7 +245,7 @@ pub fn examples(name: &str) -> Vec<Vec<u8>> {
             builder.push(Timestamp(1_000 + record), Some(b"key"), Some(&[b'v'; 40]), &[]);
         }
         let mut bytes = builder.build();
-        batch::stamp(&mut bytes, ottla::model::id::Offset(base), LeaderEpoch(1));
+        batch::stamp(&mut bytes, Offset(base), LeaderEpoch(1));
         bytes
     };
     let codecs = [Codec::None, Codec::Gzip, Codec::Snappy, Codec::Lz4, Codec::Zstd];

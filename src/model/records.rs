@@ -168,40 +168,48 @@ pub fn validate_records(
     Ok(Summary { max_timestamp, size_bytes: section.len() })
 }
 
-/// The first record of the batch whose timestamp is at or above `timestamp`, if it has one.
+/// The first record of the batch at or behind offset `from` whose timestamp is at or above `timestamp`, if it has one.
 pub fn first_at_or_after(
     header: &Header,
     batch: &[u8],
     timestamp: Timestamp,
+    from: Offset,
     limit_bytes: usize,
 ) -> Result<Option<(Timestamp, Offset)>, RecordError> {
     if header.attributes.is_log_append_time() {
         // Every record has the same timestamp; compaction may have removed the first one, and its offset still does.
-        return Ok((header.max_timestamp >= timestamp).then_some((header.max_timestamp, header.base_offset)));
+        let found = (header.max_timestamp, header.base_offset.max(from));
+        return Ok((header.max_timestamp >= timestamp && header.last_offset() >= from).then_some(found));
     }
     let section = section(header, batch, limit_bytes)?;
     for record in Records::new(&section, header.record_count) {
         let record = record?;
-        let found = record.timestamp(header);
-        if found >= timestamp {
-            return Ok(Some((found, record.offset(header))));
+        let (found, offset) = (record.timestamp(header), record.offset(header));
+        if found >= timestamp && offset >= from {
+            return Ok(Some((found, offset)));
         }
     }
     Ok(None)
 }
 
-/// The greatest timestamp of the batch's records and the offset of the first record that has it.
-pub fn max_timestamp(header: &Header, batch: &[u8], limit_bytes: usize) -> Result<(Timestamp, Offset), RecordError> {
+/// The greatest timestamp of the batch's records at or behind offset `from`, and the offset of the first record that
+/// has it; none of either where no record is.
+pub fn max_timestamp(
+    header: &Header,
+    batch: &[u8],
+    from: Offset,
+    limit_bytes: usize,
+) -> Result<(Timestamp, Offset), RecordError> {
     if header.attributes.is_log_append_time() {
-        return Ok((header.max_timestamp, header.base_offset));
+        return Ok((header.max_timestamp, header.base_offset.max(from)));
     }
     let section = section(header, batch, limit_bytes)?;
     let mut greatest = (Timestamp::NONE, Offset::NONE);
     for record in Records::new(&section, header.record_count) {
         let record = record?;
-        let timestamp = record.timestamp(header);
-        if timestamp > greatest.0 || greatest.1 == Offset::NONE {
-            greatest = (timestamp, record.offset(header));
+        let (timestamp, offset) = (record.timestamp(header), record.offset(header));
+        if offset >= from && (timestamp > greatest.0 || greatest.1 == Offset::NONE) {
+            greatest = (timestamp, offset);
         }
     }
     Ok(greatest)
@@ -380,11 +388,11 @@ mod tests {
     #[test]
     fn lookups_by_time_find_the_exact_record() {
         let (header, bytes) = three(Codec::Zstd);
-        let first = |timestamp| first_at_or_after(&header, &bytes, Timestamp(timestamp), MIB);
+        let first = |timestamp| first_at_or_after(&header, &bytes, Timestamp(timestamp), Offset(0), MIB);
         assert_eq!(first(0), Ok(Some((Timestamp(1000), Offset(100)))));
         assert_eq!(first(1001), Ok(Some((Timestamp(3000), Offset(101)))));
         assert_eq!(first(3001), Ok(None));
-        assert_eq!(max_timestamp(&header, &bytes, MIB), Ok((Timestamp(3000), Offset(101))));
+        assert_eq!(max_timestamp(&header, &bytes, Offset(0), MIB), Ok((Timestamp(3000), Offset(101))));
     }
 
     #[test]
@@ -392,10 +400,10 @@ mod tests {
         let (_, mut bytes) = three(Codec::None);
         batch::stamp_log_append_time(&mut bytes, Timestamp(9000));
         let header = Header::parse(&bytes).expect("a whole header");
-        let first = |timestamp| first_at_or_after(&header, &bytes, Timestamp(timestamp), MIB);
+        let first = |timestamp| first_at_or_after(&header, &bytes, Timestamp(timestamp), Offset(0), MIB);
         assert_eq!(first(9000), Ok(Some((Timestamp(9000), Offset(100)))));
         assert_eq!(first(9001), Ok(None));
-        assert_eq!(max_timestamp(&header, &bytes, MIB), Ok((Timestamp(9000), Offset(100))));
+        assert_eq!(max_timestamp(&header, &bytes, Offset(0), MIB), Ok((Timestamp(9000), Offset(100))));
         let summary = validate_records(&header, &bytes, MIB, false).expect("sound");
         assert_eq!(summary.max_timestamp, (Timestamp(9000), Offset(100)));
     }

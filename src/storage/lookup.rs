@@ -252,18 +252,19 @@ impl LookupTask {
                 return Ok(None);
             }
         };
+        // Records may have been deleted up to the middle of a batch.
+        let from = log.log_start;
         let broken = |_| corrupt(base, position, "the records cannot be read");
         let found = match self.sought {
             Sought::AtOrAfter(timestamp) => {
-                records::first_at_or_after(header, &bytes, timestamp, FRAME_SIZE_BYTES_MAX).map_err(broken)?
+                records::first_at_or_after(header, &bytes, timestamp, from, FRAME_SIZE_BYTES_MAX).map_err(broken)?
             }
-            Sought::Greatest => Some(records::max_timestamp(header, &bytes, FRAME_SIZE_BYTES_MAX).map_err(broken)?),
+            Sought::Greatest => {
+                let found = records::max_timestamp(header, &bytes, from, FRAME_SIZE_BYTES_MAX).map_err(broken)?;
+                Some(found).filter(|(_, offset)| *offset != Offset::NONE)
+            }
         };
-        Ok(Some(found.map(|(timestamp, offset)| Found {
-            offset: offset.max(log.log_start),
-            timestamp,
-            leader_epoch: header.leader_epoch,
-        })))
+        Ok(Some(found.map(|(timestamp, offset)| Found { offset, timestamp, leader_epoch: header.leader_epoch })))
     }
 }
 

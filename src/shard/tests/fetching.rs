@@ -2,13 +2,17 @@
 
 use std::time::Duration;
 
+use kafka_protocol::messages::delete_records_request::{DeleteRecordsPartition, DeleteRecordsTopic};
 use kafka_protocol::messages::fetch_request::ForgottenTopic;
 use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
-use kafka_protocol::messages::{FetchRequest, ListOffsetsRequest};
+use kafka_protocol::messages::{DeleteRecordsRequest, FetchRequest, ListOffsetsRequest};
 
 use super::client::{Client, FETCH_BY_ID, PRODUCE_BY_ID, batch, fetch_request, produce_request, topic_name};
 use super::node::{Spec, TestNode};
+use crate::base::time::Timestamp;
 use crate::io::sim::{Fault, OpKind, Rule, World, WorldOptions};
+use crate::model::builder::BatchBuilder;
+use crate::model::compression::Codec;
 use crate::protocol::ErrorCode;
 
 fn one_shard(seed: u64) -> (World, TestNode, Client) {
@@ -214,6 +218,41 @@ fn an_offset_by_time_is_found_although_the_segment_that_was_looked_into_is_freed
         let response = asker.receive::<ListOffsetsRequest>(&mut node, 7).expect("answered");
         let answer = &response.topics[0].partitions[0];
         assert!(answer.error_code == 0 && answer.offset > 0, "seed {seed}: {answer:?}");
+    }
+}
+
+#[test]
+fn an_offset_by_time_is_not_that_of_a_deleted_record() {
+    // A batch of three records, its middle one the youngest, deleted up to the second and to the third. (Found by the
+    // simulator: the answer was the log start with the time of a record that was deleted.)
+    let (world, mut node, mut client) = one_shard(3);
+    let id = client.create(&mut node, "t", 1, &[]);
+    let now = world.now().wall.0;
+    let mut builder = BatchBuilder::new(Codec::None);
+    for delta in [10, 30, 20] {
+        builder.push(Timestamp(now + delta), None, Some(b"x"), &[]);
+    }
+    assert_eq!(client.produce(&mut node, id, 0, builder.build()).error_code, 0);
+    let ask = |node: &mut TestNode, client: &mut Client, timestamp: i64| {
+        let partition = ListOffsetsPartition::default()
+            .with_partition_index(0)
+            .with_current_leader_epoch(-1)
+            .with_timestamp(timestamp);
+        let topic = ListOffsetsTopic::default().with_name(topic_name("t")).with_partitions(vec![partition]);
+        let request = ListOffsetsRequest::default().with_replica_id((-1).into()).with_topics(vec![topic]);
+        let response = client.call(node, 7, &request);
+        let answer = &response.topics[0].partitions[0];
+        (answer.error_code, answer.offset, answer.timestamp)
+    };
+    for (start, times) in [(0, [(0, 10), (1, 30)]), (1, [(1, 30), (1, 30)]), (2, [(2, 20), (-1, 0)])] {
+        let partition = DeleteRecordsPartition::default().with_partition_index(0).with_offset(start);
+        let topic = DeleteRecordsTopic::default().with_name(topic_name("t")).with_partitions(vec![partition]);
+        let request = DeleteRecordsRequest::default().with_topics(vec![topic]).with_timeout_ms(30_000);
+        assert_eq!(client.call(&mut node, 2, &request).topics[0].partitions[0].error_code, 0);
+        for (asked, (offset, delta)) in [5, 25].into_iter().zip(times) {
+            let expected = if offset < 0 { (0, -1, -1) } else { (0, offset, now + delta) };
+            assert_eq!(ask(&mut node, &mut client, now + asked), expected, "from {start}, {asked}");
+        }
     }
 }
 
