@@ -39,7 +39,7 @@ pub fn parse(frame: &[u8]) -> Result<RequestHeader<'_>, DecodeError> {
     let api_version = reader.i16()?;
     let correlation_id = reader.i32()?;
     let lookup = api::lookup(api_key, api_version);
-    let client_id = reader.text_range_or_null(false)?.map(|range| crate::protocol::wire::text(frame, range));
+    let client_id = reader.text_or_null(false)?;
     if let Lookup::Served(api) = lookup
         && has_tagged_fields(api, api_version)
     {

@@ -128,6 +128,18 @@ impl<'a> Reader<'a> {
     /// An unsigned varint of at most 32 bits in at most five bytes.
     #[inline]
     pub(crate) fn uvarint(&mut self) -> Result<u32, DecodeError> {
+        // Nearly all of them are one byte.
+        if let Some(&byte) = self.bytes.get(self.at)
+            && byte < 0x80
+        {
+            self.at += 1;
+            return Ok(u32::from(byte));
+        }
+        self.long_uvarint()
+    }
+
+    #[cold]
+    fn long_uvarint(&mut self) -> Result<u32, DecodeError> {
         let mut value = 0u32;
         for shift in [0, 7, 14, 21, 28] {
             let byte = self.fixed::<1>()?[0];
@@ -154,13 +166,17 @@ impl<'a> Reader<'a> {
     /// Text or null: its range.
     #[inline]
     pub(crate) fn text_range_or_null(&mut self, flexible: bool) -> Result<Option<Range<usize>>, DecodeError> {
+        let text = self.text_or_null(flexible)?;
+        Ok(text.map(|text| self.at - text.len()..self.at))
+    }
+
+    /// Text or null.
+    #[inline]
+    pub(crate) fn text_or_null(&mut self, flexible: bool) -> Result<Option<&'a str>, DecodeError> {
         let length = if flexible { self.length(true)? } else { non_negative(i32::from(self.i16()?))? };
         let Some(length) = length else { return Ok(None) };
         let range = self.skip(length)?;
-        if std::str::from_utf8(&self.bytes[range.clone()]).is_err() {
-            return Err(DecodeError::Utf8);
-        }
-        Ok(Some(range))
+        std::str::from_utf8(&self.bytes[range]).map(Some).map_err(|_| DecodeError::Utf8)
     }
 
     /// Text: its range.
@@ -231,6 +247,10 @@ impl<'a> Reader<'a> {
     /// Passes over tagged fields, none of which is known.
     #[inline]
     pub(crate) fn skip_tagged_fields(&mut self) -> Result<usize, DecodeError> {
+        if self.bytes.get(self.at) == Some(&0) {
+            self.at += 1;
+            return Ok(0);
+        }
         self.tagged_fields(|_, _| Ok(false))
     }
 }

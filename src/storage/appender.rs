@@ -108,6 +108,9 @@ impl Log {
 
     /// Makes sure that `size_bytes` can be copied and returns how many of the newest chunks they go into, in order.
     fn find_memory(&mut self, size_bytes: usize) -> Result<usize, AppendError> {
+        if self.current_room(size_bytes).0 >= size_bytes {
+            return Ok(1);
+        }
         self.find_held(size_bytes).or_else(|_| {
             // The current chunk may be what the memory is in.
             self.tail.shrink();
@@ -125,23 +128,23 @@ impl Log {
         found
     }
 
+    /// The bytes that the current chunk may still take of a batch of this size, and whether it is full before its
+    /// write could start.
+    fn current_room(&self, size_bytes: usize) -> (usize, bool) {
+        let position = self.end.position;
+        let Some(chunk) = self.tail.current() else { return (0, false) };
+        let is_covered = position % BLOCK > 0 && chunk.in_flight.get() > align_down(position, BLOCK);
+        if chunk.segment != self.end.segment || chunk.end() != position || is_covered {
+            return (0, false);
+        }
+        let room = if chunk.room() >= size_bytes.min(CRC_COVERED_FROM) { chunk.room() } else { 0 };
+        (room, chunk.is_busy())
+    }
+
     fn find_chunks(&mut self, size_bytes: usize) -> Result<usize, AppendError> {
         let position = self.end.position;
         let partial = (position % BLOCK) as usize;
-        let (mut room, mut is_full) = (0, false);
-        if let Some(chunk) = self.tail.current()
-            && chunk.segment == self.end.segment
-            && chunk.end() == position
-        {
-            let covered = partial > 0 && chunk.in_flight.get() > align_down(position, BLOCK);
-            if !covered && chunk.room() >= size_bytes.min(CRC_COVERED_FROM) {
-                room = chunk.room();
-            }
-            is_full = !covered && chunk.is_busy();
-        }
-        if room >= size_bytes {
-            return Ok(1);
-        }
+        let (room, is_full) = self.current_room(size_bytes);
         if is_full {
             // The chunk is full before its write could start: larger ones will carry more. A chunk that is begun
             // because the last one is being written says nothing, and memory of the tail cache is not wasted on it.
