@@ -68,6 +68,10 @@ impl Attributes {
     pub const fn is_control(self) -> bool {
         self.0 & 0x20 != 0
     }
+    /// The base timestamp is the time from which on compaction may drop the batch's tombstones (KIP-534).
+    pub const fn has_delete_horizon(self) -> bool {
+        self.0 & 0x40 != 0
+    }
 }
 
 /// A batch header's fields, as they stand in the bytes.
@@ -135,6 +139,12 @@ impl Header {
     #[inline]
     pub fn next_offset(&self) -> Offset {
         self.last_offset().plus(1)
+    }
+
+    /// From when on compaction may drop the batch's tombstones, if an earlier pass has said so.
+    #[inline]
+    pub fn delete_horizon(&self) -> Option<Timestamp> {
+        self.attributes.has_delete_horizon().then_some(self.base_timestamp)
     }
 }
 
@@ -209,6 +219,23 @@ pub fn validate(bytes: &[u8]) -> Result<Header, BatchError> {
         return Err(BatchError::Invalid("a producer id without epoch or sequence"));
     }
     Ok(header)
+}
+
+/// Checks that `bytes` is exactly one batch as it may be stored and returns its header: sizes, magic, CRC, known codec.
+/// Compaction may have removed some of its records, or all of them, and it may be a control batch.
+pub fn validate_stored(bytes: &[u8]) -> Result<Header, BatchError> {
+    let header = Header::parse(bytes).ok_or(BatchError::Truncated)?;
+    match () {
+        () if header.magic != MAGIC => Err(BatchError::Magic(header.magic)),
+        () if header.size_bytes > bytes.len() => Err(BatchError::Truncated),
+        () if header.size_bytes < bytes.len() => Err(BatchError::Trailing),
+        () if crc_of(bytes) != header.crc => Err(BatchError::Crc),
+        () if header.record_count < 0 || header.last_offset_delta < 0 => {
+            Err(BatchError::Invalid("a negative record count or last offset delta"))
+        }
+        () if header.attributes.codec() > 4 => Err(BatchError::Invalid("unknown compression codec")),
+        () => Ok(header),
+    }
 }
 
 /// The CRC-32C that belongs into the batch that `bytes` is exactly.
@@ -326,6 +353,24 @@ mod tests {
         for magic in [0, 1, 3, 0xff] {
             assert_eq!(after(put(AT_MAGIC, [magic])), Err(BatchError::Magic(magic as i8)));
         }
+    }
+
+    #[test]
+    fn a_stored_batch_may_have_lost_records_and_a_clients_may_not() {
+        let mut bytes = sound();
+        bytes[AT_LAST_OFFSET_DELTA..AT_LAST_OFFSET_DELTA + 4].copy_from_slice(&9_i32.to_be_bytes());
+        stamp_crc(&mut bytes);
+        assert!(validate(&bytes).is_err());
+        assert_eq!(validate_stored(&bytes).map(|header| header.last_offset_delta), Ok(9));
+        let empty = crate::model::rewrite::without_records(&Header::parse(&bytes).expect("a header"));
+        assert_eq!(validate_stored(&empty).map(|header| (header.record_count, header.last_offset_delta)), Ok((0, 9)));
+        for (at, error) in [(AT_MAGIC, BatchError::Magic(9)), (HEADER_SIZE, BatchError::Crc)] {
+            let mut broken = bytes.clone();
+            broken[at] = 9;
+            assert_eq!(validate_stored(&broken), Err(error));
+        }
+        assert_eq!(validate_stored(&bytes[..70]), Err(BatchError::Truncated));
+        assert_eq!(validate_stored(&[bytes.clone(), bytes].concat()), Err(BatchError::Trailing));
     }
 
     #[test]

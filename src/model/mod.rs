@@ -10,3 +10,4 @@ pub mod configs;
 pub mod id;
 pub mod limits;
 pub mod records;
+pub mod rewrite;

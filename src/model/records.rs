@@ -133,6 +133,8 @@ pub struct Summary {
     /// The greatest timestamp of the records (the header's claim is not looked at) and the offset of the first record
     /// that has it.
     pub max_timestamp: (Timestamp, Offset),
+    /// The least timestamp of the records.
+    pub min_timestamp: Timestamp,
     /// Bytes of the records, not compressed.
     pub size_bytes: usize,
 }
@@ -149,6 +151,7 @@ pub fn validate_records(
     let section = section(header, batch, limit_bytes)?;
     let mut records = Records::new(&section, header.record_count);
     let mut max_timestamp = (Timestamp(i64::MIN), Offset::NONE);
+    let mut min_timestamp = Timestamp(i64::MAX);
     for index in 0..header.record_count {
         let record = records.next().unwrap_or(Err(RecordError::Missing(index)))?;
         if record.offset_delta != index {
@@ -158,6 +161,7 @@ pub fn validate_records(
             return Err(RecordError::NoKey(index));
         }
         let timestamp = record.timestamp(header);
+        min_timestamp = min_timestamp.min(timestamp);
         if timestamp > max_timestamp.0 {
             max_timestamp = (timestamp, record.offset(header));
         }
@@ -165,7 +169,7 @@ pub fn validate_records(
     if !records.rest().is_empty() {
         return Err(RecordError::Trailing);
     }
-    Ok(Summary { max_timestamp, size_bytes: section.len() })
+    Ok(Summary { max_timestamp, min_timestamp, size_bytes: section.len() })
 }
 
 /// The first record of the batch at or behind offset `from` whose timestamp is at or above `timestamp`, if it has one.
@@ -176,6 +180,9 @@ pub fn first_at_or_after(
     from: Offset,
     limit_bytes: usize,
 ) -> Result<Option<(Timestamp, Offset)>, RecordError> {
+    if header.record_count == 0 {
+        return Ok(None); // Compaction kept the header only.
+    }
     if header.attributes.is_log_append_time() {
         // Every record has the same timestamp; compaction may have removed the first one, and its offset still does.
         let found = (header.max_timestamp, header.base_offset.max(from));
@@ -298,13 +305,13 @@ fn take_nullable<'a>(input: &mut &'a [u8]) -> Option<Option<&'a [u8]>> {
 }
 
 #[inline]
-fn take_varint(input: &mut &[u8]) -> Option<i32> {
+pub(super) fn take_varint(input: &mut &[u8]) -> Option<i32> {
     let value = u32::try_from(take_unsigned(input, 5)?).ok()?;
     Some((value >> 1) as i32 ^ -((value & 1) as i32))
 }
 
 #[inline]
-fn take_varlong(input: &mut &[u8]) -> Option<i64> {
+pub(super) fn take_varlong(input: &mut &[u8]) -> Option<i64> {
     let value = take_unsigned(input, 10)?;
     Some((value >> 1) as i64 ^ -((value & 1) as i64))
 }
