@@ -25,7 +25,7 @@ use crate::model::limits::{ENVELOPE_SIZE_BYTES_MAX, SHARD_COUNT_MAX, TOPIC_PARTI
 use crate::storage::envelope::{self, EnvelopeError, Kind};
 
 /// Magic and version of a part.
-pub const KIND: Kind = Kind { magic: *b"ottlaMSN", version: 1 };
+pub const KIND: Kind = Kind { magic: *b"ottlaMSN", version: 1, version_min: 1 };
 
 /// Estimated bytes of topics after which a part is full. A single topic may be larger: with the most partitions, each
 /// assigned to as many brokers as a node can have, it could pass the envelope's bound only if the policy pretends.

@@ -147,6 +147,19 @@ pub const REQUEST_PARTITION_COUNT_MAX: usize = 256 * 1024;
 /// milliseconds, and what waits for a disk that stays full must not pile up behind clients that have left.
 pub const DELETE_RECORDS_WAIT_MAX: Duration = Duration::from_secs(60);
 
+/// Segments that compaction makes one of at a time: each is a file to remove while the log's other jobs wait.
+pub const COMPACTION_GROUP_COUNT_MAX: usize = 64;
+
+/// Partitions whose need of compaction is looked at in one turn of the event loop: some ten microseconds.
+pub const COMPACTION_LOOK_COUNT: usize = 256;
+
+/// Bytes of batches, or of what they become when decompressed, that compaction looks at in one turn of the event loop
+/// before requests get theirs: some hundred microseconds. One larger batch is looked at as a whole.
+pub const COMPACTION_STEP_SIZE_BYTES: usize = 64 * KIB;
+
+/// What compaction reads and writes at once: it holds two buffers of this size, and larger ones for larger batches.
+pub const COMPACTION_IO_SIZE_BYTES: usize = 256 * KIB;
+
 /// Tagged fields of one structure. Kafka's own structures have fewer than ten.
 pub const TAGGED_FIELD_COUNT_MAX: usize = 256;
 
@@ -156,5 +169,6 @@ const _: () = assert!(
     PRODUCER_COUNT_MAX * 192 + LEADER_EPOCH_COUNT_MAX * 16 + INDEX_ENTRY_COUNT_MAX * 16 < ENVELOPE_SIZE_BYTES_MAX / 2
 );
 
+const _: () = assert!(COMPACTION_IO_SIZE_BYTES.is_multiple_of(BLOCK_SIZE_BYTES));
 const _: () = assert!(COLD_FRAME_SIZE_BYTES_MAX <= FRAME_SIZE_BYTES_MAX);
 const _: () = assert!(COLD_FRAME_SIZE_BYTES_MAX <= COLD_DECODED_SIZE_BYTES_MAX);

@@ -10,6 +10,8 @@
 //! Invariants: a state describes synced bytes only. A partition that no clean-stop file names did not stop cleanly
 //! and recovers from its checkpoint; one without a checkpoint recovers from its segments.
 
+mod version_1;
+
 use rkyv::rancor;
 use rkyv::{Archive, Deserialize, Serialize};
 
@@ -17,16 +19,16 @@ use crate::model::id::{PartitionIndex, TopicId, TopicIdPartition};
 use crate::model::limits::BLOCK_SIZE_BYTES;
 use uuid::Uuid;
 
-use super::envelope::{self, EnvelopeError, Kind};
+use super::envelope::{self, Envelope, EnvelopeError, Kind};
 use super::epochs::EpochEntry;
 use super::index::{IndexEntry, thinned};
 use super::producer_state::ProducerEntry;
 use super::retention::SegmentSummary;
 
 /// Magic and version of a checkpoint.
-pub const KIND: Kind = Kind { magic: *b"ottlaCKP", version: 1 };
+pub const KIND: Kind = Kind { magic: *b"ottlaCKP", version: 2, version_min: 1 };
 /// Magic and version of a clean-stop chunk.
-pub const CLEAN_STOP_KIND: Kind = Kind { magic: *b"ottlaSTP", version: 1 };
+pub const CLEAN_STOP_KIND: Kind = Kind { magic: *b"ottlaSTP", version: 2, version_min: 1 };
 
 /// Entries of the active segment's index that the clean-stop file keeps for one partition: 16 KiB, so that 10,000
 /// partitions stay below 160 MiB. A coarser index makes the first lookups read further, never wrongly.
@@ -52,10 +54,14 @@ pub struct PartitionState {
     pub max_timestamp: i64,
     /// Base offset of the first batch that holds it; -1: none.
     pub max_timestamp_offset: i64,
+    /// Everything below was compacted.
+    pub cleaner_offset: i64,
     /// Leader epoch in which this was written.
     pub leader_epoch: i32,
     /// Nothing was written after this: recovery has nothing to scan.
     pub clean: bool,
+    /// The log was compacted: sealed segments may have gaps between their batches, and may have changed since.
+    pub has_gaps: bool,
     /// The sealed segments, oldest first, so that none has to be opened to know the log's shape.
     pub sealed: Vec<SegmentSummary>,
     /// Index of the active segment up to the position.
@@ -106,13 +112,12 @@ pub fn place(durable: Option<Slot>, size_bytes: u64) -> Slot {
 /// The newest sound checkpoint in the bytes of a checkpoint file. Older and torn ones are passed over; `None` if
 /// there is none. An error only if the newest is whole but cannot be understood: it must not be taken for absent.
 pub fn find(bytes: &[u8]) -> Result<Option<Found>, EnvelopeError> {
-    let mut newest: Option<(u64, Slot, &[u8])> = None;
+    let mut newest: Option<(Slot, Envelope<'_>)> = None;
     let mut foreign: Option<(u64, EnvelopeError)> = None;
     for start in (0..bytes.len()).step_by(BLOCK_SIZE_BYTES) {
         match envelope::open(KIND, &bytes[start..]) {
-            Ok(envelope) if newest.is_none_or(|(sequence, ..)| envelope.sequence > sequence) => {
-                let slot = Slot { start_bytes: start as u64, size_bytes: envelope.size_bytes as u64 };
-                newest = Some((envelope.sequence, slot, envelope.payload));
+            Ok(envelope) if newest.is_none_or(|(_, newest)| envelope.sequence > newest.sequence) => {
+                newest = Some((Slot { start_bytes: start as u64, size_bytes: envelope.size_bytes as u64 }, envelope));
             }
             Err(error @ EnvelopeError::Version { sequence, .. })
                 if foreign.is_none_or(|(greatest, _)| sequence > greatest) =>
@@ -123,13 +128,16 @@ pub fn find(bytes: &[u8]) -> Result<Option<Found>, EnvelopeError> {
         }
     }
     if let Some((sequence, error)) = foreign
-        && newest.is_none_or(|(greatest, ..)| sequence > greatest)
+        && newest.is_none_or(|(_, newest)| sequence > newest.sequence)
     {
         return Err(error);
     }
-    let Some((sequence, slot, payload)) = newest else { return Ok(None) };
-    let state = decode::<ArchivedPartitionState, PartitionState>(payload)?;
-    Ok(Some(Found { sequence, slot, state }))
+    let Some((slot, envelope)) = newest else { return Ok(None) };
+    let state = match envelope.version {
+        1 => decode::<version_1::ArchivedState, version_1::State>(envelope.payload)?.into(),
+        _ => decode::<ArchivedPartitionState, PartitionState>(envelope.payload)?,
+    };
+    Ok(Some(Found { sequence: envelope.sequence, slot, state }))
 }
 
 /// One partition of a clean-stop chunk.
@@ -193,7 +201,10 @@ pub fn read_clean_stop_chunk(
     if found.sequence != sequence {
         return Err(EnvelopeError::Malformed);
     }
-    let chunk = decode::<ArchivedCleanStopChunk, CleanStopChunk>(found.payload)?;
+    let chunk = match found.version {
+        1 => decode::<version_1::ArchivedChunk, version_1::Chunk>(found.payload)?.into(),
+        _ => decode::<ArchivedCleanStopChunk, CleanStopChunk>(found.payload)?,
+    };
     let entries = chunk.entries.into_iter().map(|entry| {
         let topic = TopicId(Uuid::from_bytes(entry.topic));
         (TopicIdPartition { topic, partition: PartitionIndex(entry.partition) }, entry.state)
@@ -243,6 +254,8 @@ mod tests {
             max_timestamp_offset: base,
             leader_epoch: 4,
             clean: false,
+            has_gaps: rng.chance(1, 2),
+            cleaner_offset: base / 3,
             sealed: vec![SegmentSummary { base_offset: 0, next_offset: base, size_bytes: 99, max_timestamp: 5 }],
             index: (1..=count)
                 .map(|at| IndexEntry { timestamp_before: 77, relative_offset: at * 10, position_bytes: at * 40_000 })
@@ -363,9 +376,10 @@ mod tests {
             bytes
         };
         let (old, new) = (state(1).encode(5), state(2).encode(6));
-        let newer = [old.clone(), with_version(&new, 2)].concat();
-        assert_eq!(find(&aligned(&newer)), Err(EnvelopeError::Version { version: 2, sequence: 6 }));
-        let older = [with_version(&old, 2), new].concat();
+        let version = KIND.version + 1;
+        let newer = [old.clone(), with_version(&new, version)].concat();
+        assert_eq!(find(&aligned(&newer)), Err(EnvelopeError::Version { version, sequence: 6 }));
+        let older = [with_version(&old, version), new].concat();
         assert_eq!(find(&aligned(&older)).expect("readable").map(|found| found.sequence), Some(6));
     }
 
@@ -480,20 +494,19 @@ mod tests {
         assert_eq!((size_of::<ArchivedBatchEntry>(), size_of::<ArchivedProducerEntry>()), (24, 152));
         assert_eq!(offset_of!(ArchivedProducerEntry, batches), 24);
         assert_eq!(offset_of!(ArchivedProducerEntry, producer_epoch), 148);
-        assert_eq!(offset_of!(ArchivedPartitionState, leader_epoch), 56);
-        assert_eq!(offset_of!(ArchivedPartitionState, clean), 60);
-        assert_eq!(offset_of!(ArchivedPartitionState, sealed), 64);
-        assert_eq!(offset_of!(ArchivedPartitionState, producers), 88);
-        assert_eq!(size_of::<ArchivedPartitionState>(), 96);
-        assert_eq!((offset_of!(ArchivedCleanStopEntry, state), size_of::<ArchivedCleanStopEntry>()), (24, 120));
+        assert_eq!(offset_of!(ArchivedPartitionState, cleaner_offset), 56);
+        assert_eq!(offset_of!(ArchivedPartitionState, leader_epoch), 64);
+        assert_eq!(offset_of!(ArchivedPartitionState, clean), 68);
+        assert_eq!(offset_of!(ArchivedPartitionState, has_gaps), 69);
+        assert_eq!(offset_of!(ArchivedPartitionState, sealed), 72);
+        assert_eq!(offset_of!(ArchivedPartitionState, producers), 96);
+        assert_eq!(size_of::<ArchivedPartitionState>(), 104);
+        assert_eq!((offset_of!(ArchivedCleanStopEntry, state), size_of::<ArchivedCleanStopEntry>()), (24, 128));
         assert_eq!((size_of::<ArchivedCleanStopChunk>(), align_of::<ArchivedCleanStopChunk>()), (8, 4));
     }
 
-    #[test]
-    fn the_formats_are_the_golden_ones() {
-        // If this fails, a format has changed: raise its version, keep reading the old one or say that it is not
-        // read, and draw it anew in doc/on_disk_format.md.
-        let state = PartitionState {
+    fn golden() -> PartitionState {
+        PartitionState {
             active_base_offset: 1000,
             position_bytes: 80_000,
             next_offset: 1020,
@@ -503,16 +516,44 @@ mod tests {
             max_timestamp_offset: 1003,
             leader_epoch: 4,
             clean: false,
+            has_gaps: true,
+            cleaner_offset: 700,
             sealed: vec![SegmentSummary { base_offset: 0, next_offset: 1000, size_bytes: 99, max_timestamp: 5 }],
             index: vec![IndexEntry { timestamp_before: 77, relative_offset: 10, position_bytes: 40_000 }],
             epochs: vec![EpochEntry { start_offset: 0, epoch: 1 }, EpochEntry { start_offset: 50, epoch: 4 }],
             producers: Vec::new(),
-        };
+        }
+    }
+
+    #[test]
+    fn the_formats_are_the_golden_ones() {
+        // If this fails, a format has changed: raise its version, keep reading the old one or say that it is not
+        // read, and draw it anew in doc/on_disk_format.md.
+        let state = golden();
         assert_eq!(hex(&state.encode(3)), GOLDEN_CHECKPOINT);
         let mut writer = CleanStopWriter::default();
         let topic = TopicId(Uuid::from_u128(0x0011_2233_4455_6677_8899_aabb_ccdd_eeff));
         assert_eq!(writer.push(TopicIdPartition { topic, partition: PartitionIndex(6) }, state), None);
         assert_eq!(hex(&writer.finish().expect("one chunk")), GOLDEN_CLEAN_STOP);
+    }
+
+    #[test]
+    fn what_version_1_wrote_is_read() {
+        // The golden bytes of that version.
+        let bytes = aligned(&unhex(GOLDEN_CHECKPOINT_1));
+        let found = find(&bytes).expect("readable").expect("sound");
+        let expected = PartitionState { has_gaps: false, cleaner_offset: 0, ..golden() };
+        assert_eq!((found.sequence, &found.state), (3, &expected));
+        let (entries, _) = read_clean_stop_chunk(0, &aligned(&unhex(GOLDEN_CLEAN_STOP_1))).expect("sound");
+        assert_eq!(entries.len(), 1);
+        assert_eq!(
+            (entries[0].0.partition, &entries[0].1),
+            (PartitionIndex(6), &PartitionState { clean: true, ..expected })
+        );
+    }
+
+    fn unhex(text: &str) -> Vec<u8> {
+        (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).expect("hex")).collect()
     }
 
     fn hex(sealed: &[u8]) -> String {
@@ -521,12 +562,25 @@ mod tests {
     }
 
     const GOLDEN_CHECKPOINT: &str = "\
+        6f74746c61434b50020000007f15f43b0300000000000000b8000000000000000000000000000000e803000000000000\
+        630000000000000005000000000000004d000000000000000a000000409c000000000000000000000100000000000000\
+        32000000000000000400000000000000e8030000000000008038010000000000fc03000000000000f401000000000000\
+        00000100000000004d00000000000000eb03000000000000bc02000000000000040000000001000068ffffff01000000\
+        80ffffff0100000088ffffff02000000a0ffffff00000000";
+    const GOLDEN_CLEAN_STOP: &str = "\
+        6f74746c6153545002000000364cf7580000000000000000d8000000000000000000000000000000e803000000000000\
+        630000000000000005000000000000004d000000000000000a000000409c000000000000000000000100000000000000\
+        3200000000000000040000000000000000112233445566778899aabbccddeeff0600000000000000e803000000000000\
+        8038010000000000fc03000000000000f40100000000000000000100000000004d00000000000000eb03000000000000\
+        bc02000000000000040000000101000050ffffff0100000068ffffff0100000070ffffff0200000088ffffff00000000\
+        80ffffff01000000";
+    const GOLDEN_CHECKPOINT_1: &str = "\
         6f74746c61434b5001000000c740c2e60300000000000000b0000000000000000000000000000000e803000000000000\
         630000000000000005000000000000004d000000000000000a000000409c000000000000000000000100000000000000\
         32000000000000000400000000000000e8030000000000008038010000000000fc03000000000000f401000000000000\
         00000100000000004d00000000000000eb03000000000000040000000000000070ffffff0100000088ffffff01000000\
         90ffffff02000000a8ffffff00000000";
-    const GOLDEN_CLEAN_STOP: &str = "\
+    const GOLDEN_CLEAN_STOP_1: &str = "\
         6f74746c6153545001000000f31a01f00000000000000000d0000000000000000000000000000000e803000000000000\
         630000000000000005000000000000004d000000000000000a000000409c000000000000000000000100000000000000\
         3200000000000000040000000000000000112233445566778899aabbccddeeff0600000000000000e803000000000000\

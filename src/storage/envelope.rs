@@ -25,13 +25,15 @@ use crate::model::limits::{BLOCK_SIZE_BYTES, ENVELOPE_SIZE_BYTES_MAX};
 /// Bytes before the payload.
 pub const ENVELOPE_HEADER_SIZE: usize = 32;
 
-/// A kind of file: its magic and the one format version that is written and read.
+/// A kind of file: its magic and its format versions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Kind {
     /// First eight bytes.
     pub magic: [u8; 8],
-    /// Raised with every change of the payload's layout.
+    /// The version that is written. Raised with every change of the payload's layout.
     pub version: u32,
+    /// The oldest version that is read.
+    pub version_min: u32,
 }
 
 /// Why bytes are not the archive that was expected. The disk's fault, or a newer broker wrote them.
@@ -43,7 +45,7 @@ pub enum EnvelopeError {
     /// Another kind of file, or nothing was ever written.
     #[error("the magic is not the expected one")]
     Magic,
-    /// Written by another version of the broker.
+    /// Written by another version of the broker, and not one of those that are read.
     #[error("format version {version} is not supported")]
     Version {
         /// The version found.
@@ -62,6 +64,8 @@ pub enum EnvelopeError {
 /// A checked envelope: the payload may be accessed.
 #[derive(Clone, Copy, Debug)]
 pub struct Envelope<'a> {
+    /// The format version of the payload.
+    pub version: u32,
     /// The writer's sequence.
     pub sequence: u64,
     /// The archive.
@@ -109,10 +113,11 @@ pub fn open(kind: Kind, bytes: &[u8]) -> Result<Envelope<'_>, EnvelopeError> {
     if crc_of(whole) != u32_at(header, 12) {
         return Err(EnvelopeError::Checksum);
     }
-    if version != kind.version {
+    if !(kind.version_min..=kind.version).contains(&version) {
         return Err(EnvelopeError::Version { version, sequence });
     }
     Ok(Envelope {
+        version,
         sequence,
         payload: &whole[ENVELOPE_HEADER_SIZE..],
         size_bytes: align_up(end as u64, BLOCK_SIZE_BYTES as u64) as usize,
@@ -153,7 +158,7 @@ mod tests {
     use super::*;
     use crate::base::rng::Rng;
 
-    const KIND: Kind = Kind { magic: *b"ottlaTST", version: 7 };
+    const KIND: Kind = Kind { magic: *b"ottlaTST", version: 7, version_min: 6 };
 
     /// Copies into memory aligned like a buffer of the pool.
     fn aligned(bytes: &[u8]) -> AlignedVec<4096> {
@@ -169,7 +174,7 @@ mod tests {
         assert_eq!(size_of_envelope(KIND, &sealed[..ENVELOPE_HEADER_SIZE]), Some(sealed.len()));
         let bytes = aligned(&[&sealed[..], &[9; 100]].concat());
         let envelope = open(KIND, &bytes).expect("sound");
-        assert_eq!((envelope.sequence, envelope.size_bytes), (42, sealed.len()));
+        assert_eq!((envelope.version, envelope.sequence, envelope.size_bytes), (7, 42, sealed.len()));
         let values = access::<rkyv::Archived<Vec<u64>>>(envelope.payload).expect("sound");
         assert_eq!(values.iter().map(|value| value.to_native()).collect::<Vec<_>>(), [1, 2, 3]);
     }
@@ -186,9 +191,11 @@ mod tests {
         assert_eq!(open(other, &sealed).err(), Some(EnvelopeError::Magic));
         assert_eq!(size_of_envelope(other, &sealed), None);
         assert_eq!(open(KIND, &[0; 4096]).err(), Some(EnvelopeError::Magic));
-        let newer = Kind { version: 8, ..KIND };
         let error = EnvelopeError::Version { version: 7, sequence: 42 };
-        assert_eq!(open(newer, &sealed).err(), Some(error));
+        for (version_min, version) in [(8, 8), (5, 6)] {
+            assert_eq!(open(Kind { version, version_min, ..KIND }, &sealed).err(), Some(error));
+        }
+        assert_eq!(open(Kind { version: 8, ..KIND }, &sealed).map(|envelope| envelope.version), Ok(7));
         let mut lying = sealed;
         lying[24..32].copy_from_slice(&u64::MAX.to_le_bytes());
         assert_eq!(open(KIND, &lying).err(), Some(EnvelopeError::Truncated));

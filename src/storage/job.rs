@@ -34,6 +34,8 @@ pub(super) enum JobKind {
     Checkpoint,
     /// Files below the log start.
     Free,
+    /// A compacted segment in the place of those that it replaces.
+    Swap,
     /// Away with the directory.
     Delete,
 }
@@ -55,6 +57,14 @@ pub(super) enum Milestone {
     SpareReady(Spare),
     /// The directory has its name of a deleted one, durably.
     DirectoryRenamed,
+    /// A compacted segment's file is open, and is renamed next.
+    SwapOpened,
+    /// A compacted segment's file has the name that says what it replaces.
+    SwapNamed,
+    /// That name is durable: readers may see the new segment.
+    Swapped,
+    /// The old segments' files are gone and the new one has its last name, durably.
+    SwapDone,
 }
 
 /// One operation of a job, or a change of the log's state.

@@ -11,6 +11,7 @@
 //!     <base offset, 20 digits>.log                   record batches
 //!     <base offset, 20 digits>.sidecar               index and snapshots of a sealed segment
 //!     <base offset, 20 digits>.spare                 a freed segment, to be overwritten
+//!     <base offset>-<next offset>.swap               a compacted segment that takes the place of older ones
 //! DATA/topics/<topic id>-<partition>.deleted/        to be removed
 //! ```
 //! Every name that is written here can be read back here. Pure: it touches no file.
@@ -77,6 +78,7 @@ const DELETED: &str = ".deleted";
 const LOG: &str = "log";
 const SIDECAR: &str = "sidecar";
 const SPARE: &str = "spare";
+const SWAP: &str = "swap";
 
 /// The number of a clean-stop part, or `None` if the file in `DATA/meta` is something else.
 pub fn parse_clean_stop_file(name: &str) -> Option<u32> {
@@ -124,6 +126,8 @@ pub enum FileName {
     Spare(Offset),
     /// The sidecar of the sealed segment with this base offset.
     Sidecar(Offset),
+    /// A compacted segment that replaces all segments from the first offset to below the second.
+    Swap(Offset, Offset),
     /// The checkpoint.
     Checkpoint,
     /// The topic id.
@@ -139,10 +143,11 @@ impl FileName {
             _ => {}
         }
         let (digits, extension) = name.split_once('.')?;
-        if digits.len() != 20 || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
-            return None;
+        if extension == SWAP {
+            let (base, next) = digits.split_once('-')?;
+            return Some(FileName::Swap(offset(base)?, offset(next)?)).filter(|_| base < next);
         }
-        let base = Offset(digits.parse().ok()?);
+        let base = offset(digits)?;
         match extension {
             LOG => Some(FileName::Segment(base)),
             SPARE => Some(FileName::Spare(base)),
@@ -163,6 +168,7 @@ impl std::fmt::Display for FileName {
             FileName::Segment(base) => write!(f, "{base:0>20}.{LOG}"),
             FileName::Spare(base) => write!(f, "{base:0>20}.{SPARE}"),
             FileName::Sidecar(base) => write!(f, "{base:0>20}.{SIDECAR}"),
+            FileName::Swap(base, next) => write!(f, "{base:0>20}-{next:0>20}.{SWAP}"),
             FileName::Checkpoint => f.write_str(CHECKPOINT),
             FileName::PartitionMetadata => f.write_str(PARTITION_METADATA),
         }
@@ -249,6 +255,12 @@ fn split_partition(name: &str) -> Option<(&str, PartitionIndex)> {
     Some((topic, PartitionIndex(partition)))
 }
 
+/// An offset as file names have it: 20 digits.
+fn offset(digits: &str) -> Option<Offset> {
+    let sound = digits.len() == 20 && digits.bytes().all(|byte| byte.is_ascii_digit());
+    if sound { digits.parse().ok().map(Offset) } else { None }
+}
+
 /// A number as we write it: no sign, no leading zeros.
 fn number(digits: &str) -> Option<u32> {
     let sound = digits == "0" || (!digits.starts_with('0') && digits.bytes().all(|byte| byte.is_ascii_digit()));
@@ -269,6 +281,7 @@ mod tests {
             (FileName::Segment(Offset(i64::MAX)), "09223372036854775807.log"),
             (FileName::Spare(Offset(1234)), "00000000000000001234.spare"),
             (FileName::Sidecar(Offset(99)), "00000000000000000099.sidecar"),
+            (FileName::Swap(Offset(5), Offset(99)), "00000000000000000005-00000000000000000099.swap"),
             (FileName::Checkpoint, "checkpoint"),
             (FileName::PartitionMetadata, "partition.metadata"),
         ] {
@@ -287,6 +300,8 @@ mod tests {
             "00000000000000000000.index",
             "99999999999999999999.log",
             "leader-epoch-checkpoint",
+            "00000000000000000005.swap",
+            "00000000000000000099-00000000000000000005.swap",
             "0000000000000000000\u{661}.log",
         ] {
             assert_eq!(FileName::parse(name), None, "{name}");

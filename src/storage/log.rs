@@ -22,6 +22,7 @@ use crate::io::{Io, Outcome, Pool, Token};
 use crate::model::id::{LeaderEpoch, Offset, PartitionIndex, TopicId};
 
 use super::commit::InFlight;
+use super::compaction::swap::Compaction;
 use super::epochs::LeaderEpochs;
 use super::event::{Boundary, Events, Offline};
 use super::files::FileCache;
@@ -131,6 +132,7 @@ pub struct Log {
     /// A job's step is under way.
     pub(super) step_running: bool,
     pub(super) checkpoints: Checkpoints,
+    pub(super) compaction: Compaction,
     pub(super) close_without_checkpoint: bool,
     /// An append was refused; `Events::room` will say when to try again.
     pub(super) parked: bool,
@@ -181,6 +183,7 @@ impl Log {
             jobs: VecDeque::new(),
             step_running: false,
             checkpoints: Checkpoints::default(),
+            compaction: Compaction::default(),
             close_without_checkpoint: false,
             parked: false,
             producers: ProducerState::default(),

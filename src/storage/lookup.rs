@@ -15,7 +15,7 @@ use crate::model::records;
 use super::event::{Boundary, ReadError};
 use super::log::Log;
 use super::reader::UpTo;
-use super::source::{Question, Source, corrupt};
+use super::source::{Question, Source, Taken, corrupt};
 
 /// A record found by its time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,6 +57,9 @@ pub struct LookupTask {
     segment: Option<Offset>,
     /// Segments before this one hold nothing that is sought.
     from: Offset,
+    /// The segment of the greatest time whose batches have all been looked at in vain, and that time: segments that
+    /// compaction has emptied keep the time of what they held.
+    looked: Option<(Timestamp, Offset)>,
     /// Where the walk has come to.
     walk: Option<(Offset, u64)>,
     /// The batch that holds the record.
@@ -92,6 +95,7 @@ impl LookupTask {
             sought,
             up_to,
             from: Offset(0),
+            looked: None,
             walk: None,
             batch: None,
             greatest: None,
@@ -101,11 +105,12 @@ impl LookupTask {
     /// Goes on with the completion of the operation under way.
     pub fn resume(mut self, io: &mut impl Io, log: &mut Log, result: io::Result<Outcome>) -> LookupStep {
         let taken = self.source.take(io, log, result);
-        if taken.as_ref().is_ok_and(|is_there| !is_there) {
+        if matches!(taken, Ok(Taken::Waiting)) {
             return LookupStep::Pending(self);
         }
-        if self.segment.is_some_and(|base| log.segment(base).is_none()) {
-            // It was freed meanwhile: what was read of it, or could not be, says nothing about what is left.
+        let is_stale = matches!(taken, Ok(Taken::Stale));
+        if is_stale || self.segment.is_some_and(|base| log.segment(base).is_none()) {
+            // It was freed or replaced meanwhile: what was read of it, or could not be, says nothing about what is left.
             return LookupTask::new(self.token, log, self.sought, self.up_to).go_on(io, log);
         }
         match taken {
@@ -138,6 +143,10 @@ impl LookupTask {
                 }
             }
             let Some(base) = self.next_segment(log, bound) else { return Ok(Some(None)) };
+            if self.walk.is_some_and(|(walked, _)| walked != base) {
+                // What was appended meanwhile has a greater time.
+                (self.walk, self.greatest) = (None, None);
+            }
             self.segment = Some(base);
             match self.walk_segment(io, log, base, bound)? {
                 Walked::Waiting => return Ok(None),
@@ -145,6 +154,7 @@ impl LookupTask {
                 Walked::End => {
                     self.walk = None;
                     self.from = Offset(base.0 + 1);
+                    self.looked = log.segment(base).map(|segment| (segment.max_timestamp.0, base));
                 }
             }
         }
@@ -153,25 +163,20 @@ impl LookupTask {
     /// The next segment that may hold what is sought.
     fn next_segment(&self, log: &Log, bound: Boundary) -> Option<Offset> {
         let mut readable = log.segments.iter().filter(|segment| {
-            segment.base_offset >= self.from
-                && segment.next_offset > log.log_start
-                && segment.base_offset < bound.offset
-                && segment.size_bytes > 0
+            segment.next_offset > log.log_start && segment.base_offset < bound.offset && segment.size_bytes > 0
         });
         match self.sought {
-            Sought::AtOrAfter(timestamp) => {
-                readable.find(|segment| segment.max_timestamp.0 >= timestamp).map(|segment| segment.base_offset)
-            }
-            // One segment is walked: the one that holds it, or none of its batches counts.
-            Sought::Greatest if self.from > Offset(0) => None,
+            Sought::AtOrAfter(timestamp) => readable
+                .find(|segment| segment.base_offset >= self.from && segment.max_timestamp.0 >= timestamp)
+                .map(|segment| segment.base_offset),
             Sought::Greatest => {
-                let mut best = None;
-                for segment in readable {
-                    if best.is_none_or(|(greatest, _)| segment.max_timestamp.0 > greatest) {
-                        best = Some((segment.max_timestamp.0, segment.base_offset));
-                    }
-                }
-                best.map(|(_, base)| base)
+                // The first one of the greatest time, and then the next in that order.
+                let rank = |(time, base): (Timestamp, Offset)| (time, std::cmp::Reverse(base));
+                readable
+                    .map(|segment| rank((segment.max_timestamp.0, segment.base_offset)))
+                    .filter(|found| self.looked.is_none_or(|looked| *found < rank(looked)))
+                    .max()
+                    .map(|(_, base)| base.0)
             }
         }
     }
@@ -204,7 +209,7 @@ impl LookupTask {
                 return Ok(Walked::Waiting);
             };
             self.walk = Some((base, position + header.size_bytes as u64));
-            if header.last_offset() < log.log_start || header.attributes.is_control() {
+            if header.last_offset() < log.log_start || header.attributes.is_control() || header.record_count == 0 {
                 continue;
             }
             match self.sought {

@@ -16,6 +16,7 @@
 //! | [`reader`] | reads as tasks of their own |
 //! | [`lookup`] | offsets by time |
 //! | [`source`] | where a read finds bytes, headers and indexes |
+//! | [`compaction`] | of each key the last record stays |
 //! | [`recovery`], [`scanner`] | from files to a log, at start |
 //! | [`deletion`] | directories of deleted partitions |
 //! | [`index`], [`epochs`], [`producer_state`], [`retention`], [`layout`] | pure parts: places, epochs, producers, what goes, names |
@@ -32,6 +33,7 @@
 pub mod appender;
 pub mod checkpoint;
 pub mod commit;
+pub mod compaction;
 pub mod deletion;
 pub mod envelope;
 pub mod epochs;
@@ -55,6 +57,7 @@ pub mod sidecar;
 pub mod source;
 pub mod tail_cache;
 
+pub use compaction::{Cleaner, CleanerOptions, CompactionPolicy, Dirtiness};
 pub use deletion::Removal;
 pub use event::{AppendError, Appended, Boundary, Events, Offline, ReadError};
 pub use files::FileCache;

@@ -108,6 +108,22 @@ pub struct Mutants {
     pub ack_before_write: bool,
     /// A checkpoint describes the log's end, synced or not.
     pub checkpoint_beyond_sync: bool,
+    /// Compaction drops tombstones in the first pass.
+    pub tombstones_go_early: bool,
+    /// Compaction keeps the record before the last one of a key, too, and drops the last.
+    pub drop_the_last_value: bool,
+    /// Segments are replaced although no durable checkpoint says that offsets may have gaps.
+    pub swap_without_checkpoint: bool,
+    /// A compacted segment is swapped in without having been synced.
+    pub swap_before_sync: bool,
+    /// A compacted segment replaces the first old one without a name that tells of the others.
+    pub swap_without_name: bool,
+    /// The header of a segment's last batch goes with its last record.
+    pub forget_last_header: bool,
+    /// Readers keep the places that they remember of a segment that was replaced.
+    pub keep_old_places: bool,
+    /// Reads insist on the batch that holds the offset, as where there are no gaps.
+    pub forget_gaps: bool,
 }
 
 #[cfg(any(test, feature = "simulate"))]
@@ -125,6 +141,14 @@ impl Mutants {
             skip_epoch_check: is_on("skip_epoch_check"),
             ack_before_write: is_on("ack_before_write"),
             checkpoint_beyond_sync: is_on("checkpoint_beyond_sync"),
+            tombstones_go_early: is_on("tombstones_go_early"),
+            swap_before_sync: is_on("swap_before_sync"),
+            swap_without_name: is_on("swap_without_name"),
+            forget_last_header: is_on("forget_last_header"),
+            keep_old_places: is_on("keep_old_places"),
+            forget_gaps: is_on("forget_gaps"),
+            drop_the_last_value: is_on("drop_the_last_value"),
+            swap_without_checkpoint: is_on("swap_without_checkpoint"),
         }
     }
 }

@@ -25,7 +25,7 @@ use crate::model::id::Offset;
 use super::event::{Boundary, ReadError};
 use super::log::Log;
 use super::segment::{Index, Segment};
-use super::source::{Question, Source, corrupt};
+use super::source::{Question, Source, Taken, corrupt};
 
 /// What is read at once into memory. Larger only for a larger batch.
 const READ_SIZE_BYTES_MAX: u64 = MIB as u64;
@@ -107,6 +107,7 @@ pub enum ReadSource {
 }
 
 /// How a read stands.
+#[allow(clippy::large_enum_variant)] // the task moves into the owner's slab; a box would be one more allocation
 pub enum ReadStep {
     /// Done. An empty plan: there is nothing at the offset yet, or not even one batch fits the limit.
     Ready(ReadPlan),
@@ -200,6 +201,11 @@ impl Log {
         }
     }
 
+    /// True if an offset of the segment may be in no batch, because compaction has removed it.
+    fn may_have_gaps(&self, segment: &Segment) -> bool {
+        self.compaction.has_gaps && segment.is_sealed() && !self.options.mutants().forget_gaps
+    }
+
     /// The place that a read of this kind may not pass.
     pub(super) fn read_bound(&self, up_to: UpTo) -> Boundary {
         match up_to {
@@ -233,8 +239,12 @@ impl ReadTask {
     /// Goes on with the completion of the operation under way.
     pub fn resume(mut self, io: &mut impl Io, log: &mut Log, result: io::Result<Outcome>) -> ReadStep {
         match self.source.take(io, log, result) {
-            Ok(true) => self.go_on(io, log),
-            Ok(false) => ReadStep::Pending(self),
+            Ok(Taken::Done) => self.go_on(io, log),
+            Ok(Taken::Waiting) => ReadStep::Pending(self),
+            Ok(Taken::Stale) => {
+                (self.start, self.walk, self.end, self.rest) = (None, None, None, None);
+                self.go_on(io, log)
+            }
             Err(ReadError::Failed(error)) => {
                 // The file may be gone because its segment is.
                 let out_of_range = log.check_readable(self.request.offset, log.read_bound(self.request.up_to)).err();
@@ -305,7 +315,7 @@ impl ReadTask {
             let Some(header) = self.source.header(io, log, segment, position, limit.position)? else {
                 return Ok(None);
             };
-            if header.base_offset > offset {
+            if header.base_offset > offset && !log.may_have_gaps(segment) {
                 return Err(corrupt(base, position, "the batch that holds an offset is missing"));
             }
             if header.next_offset() > offset {
@@ -402,7 +412,7 @@ impl ReadTask {
                 self.source.read(io, log, segment, start..from, from)?;
                 return Ok(None);
             };
-            check_first(bytes.as_bytes(), base, start, self.request.offset)?;
+            check_first(bytes.as_bytes(), base, start, self.request.offset, log.may_have_gaps(segment))?;
             match segment.is_sealed() {
                 true => plan.paths.copy = missing,
                 false => plan.paths.direct = missing,
@@ -415,14 +425,21 @@ impl ReadTask {
     }
 }
 
-/// What was read is looked at before it goes out: it must begin with the batch that holds the offset.
-fn check_first(bytes: &[u8], segment: Offset, position: u64, offset: Offset) -> Result<(), ReadError> {
+/// What was read is looked at before it goes out: it must begin with the batch that holds the offset, or with the next
+/// one where compaction may have removed that.
+fn check_first(
+    bytes: &[u8],
+    segment: Offset,
+    position: u64,
+    offset: Offset,
+    may_have_gaps: bool,
+) -> Result<(), ReadError> {
     if bytes.len() < HEADER_SIZE {
         // The tail holds the rest of the header, and is what was written.
         return Ok(());
     }
     match Header::parse(bytes) {
-        Some(header) if header.base_offset <= offset && offset < header.next_offset() => Ok(()),
+        Some(header) if (header.base_offset <= offset || may_have_gaps) && offset < header.next_offset() => Ok(()),
         _ => Err(corrupt(segment, position, "the batch that holds an offset is missing")),
     }
 }

@@ -1,6 +1,7 @@
 //! From files to a log, at start: what is there, what of it counts, and a defined state behind the end.
 //!
-//! 1. The directory is listed. Files below the durable log start are removed (an interrupted free).
+//! 1. The directory is listed. A compacted segment that was taking the place of older ones takes it. Files below the
+//!    durable log start are removed (an interrupted free).
 //! 2. The checkpoint, or the clean stop's state, says what was durable then; sidecars of later segments move that
 //!    point on. From there batches are scanned: next expected offset, valid CRC, epoch not going back.
 //! 3. A spare whose first batch has the expected offset is the next segment (an interrupted roll): it gets its name.
@@ -153,6 +154,8 @@ struct Files {
     segments: Vec<Offset>,
     sidecars: Vec<Offset>,
     spares: Vec<Offset>,
+    /// Compacted segments and the ends of what they replace.
+    swaps: Vec<(Offset, Offset)>,
     checkpoint: bool,
     metadata: bool,
     foreign: Vec<String>,
@@ -171,6 +174,7 @@ struct Recovery<'a, I: Io> {
 impl<I: Io> Recovery<'_, I> {
     fn run(mut self, clean: Option<PartitionState>) -> Result<(Log, RecoveryStats), RecoveryError> {
         let is_clean = clean.is_some();
+        self.finish_swaps()?;
         let state = match clean {
             Some(state) => {
                 // The next checkpoint must still be newer than the one in the file.
@@ -195,6 +199,8 @@ impl<I: Io> Recovery<'_, I> {
         });
         self.log.log_start = Offset(state.log_start);
         self.log.next_log_start = self.log.log_start;
+        self.log.compaction.has_gaps = state.has_gaps;
+        self.log.compaction.cleaner_offset = Offset(state.cleaner_offset);
         // Only the checkpoint in the file survives the next power cut.
         self.remove_freed(self.log.checkpoints.log_start)?;
         if self.files.segments.first().is_none_or(|first| first.0 > state.log_start) {
@@ -243,12 +249,40 @@ impl<I: Io> Recovery<'_, I> {
         checkpoints.sequence = found.sequence;
         checkpoints.slot = Some(found.slot);
         checkpoints.log_start = Offset(found.state.log_start);
+        checkpoints.tells_gaps = found.state.has_gaps;
         checkpoints.durable = Boundary {
             segment: Offset(found.state.active_base_offset),
             position: found.state.position_bytes,
             offset: Offset(found.state.next_offset),
         };
         Ok(Some(found.state))
+    }
+
+    /// Finishes interrupted swaps: the new segment is whole, what it replaces goes.
+    fn finish_swaps(&mut self) -> Result<(), RecoveryError> {
+        let dir = self.log.identity.dir.clone();
+        for (base, next) in std::mem::take(&mut self.files.swaps) {
+            coverage::hit("recovery: finishes a swap");
+            // After a kill its name may not be durable yet, and files are removed by what it says.
+            self.io.run(Op::SyncDir { path: dir.clone() })?;
+            let replaced = |offset: &Offset| *offset >= base && *offset < next;
+            let sidecars: Vec<Offset> = self.files.sidecars.iter().copied().filter(replaced).collect();
+            for sidecar in sidecars {
+                self.remove(&FileName::Sidecar(sidecar).to_string())?;
+            }
+            let segments: Vec<Offset> = self.files.segments.iter().copied().filter(replaced).collect();
+            for segment in segments.into_iter().filter(|segment| *segment != base) {
+                self.remove(&FileName::Segment(segment).to_string())?;
+            }
+            self.files.sidecars.retain(|offset| !replaced(offset));
+            self.files.segments.retain(|offset| !replaced(offset));
+            let (from, to) = (FileName::Swap(base, next).path(&dir), FileName::Segment(base).path(&dir));
+            let sync = Step::SyncDir(dir.clone());
+            run_steps(self.io, None, [Step::SyncDir(dir.clone()), Step::Rename { from, to }, sync])?;
+            self.files.segments.push(base);
+            self.files.segments.sort_unstable();
+        }
+        Ok(())
     }
 
     /// Finishes what an interrupted free left: segments wholly below the log start.
@@ -299,7 +333,9 @@ impl<I: Io> Recovery<'_, I> {
             }
             let following = bases.get(at + 1).copied();
             let has_sidecar = self.files.sidecars.contains(&base);
-            let summary = state.sealed.iter().find(|summary| summary.base_offset == base.0 && base < state_base);
+            // What was compacted since is described by its sidecar alone.
+            let is_known = base < state_base && (state.clean || !state.has_gaps);
+            let summary = state.sealed.iter().find(|summary| is_known && summary.base_offset == base.0);
             if let Some(summary) = summary
                 && has_sidecar
             {
@@ -314,6 +350,9 @@ impl<I: Io> Recovery<'_, I> {
                 && let Some(contents) = self.sidecar(base)?
             {
                 let summary = &contents.segment;
+                if summary.next_offset != following.expect("it is not the last").0 {
+                    return Err(corrupt(base, 0, "its sidecar does not end where the next segment begins"));
+                }
                 let max = (Timestamp(summary.max_timestamp), Offset(contents.max_timestamp_offset));
                 self.push_sealed(base, Offset(summary.next_offset), summary.size_bytes, max);
                 if base >= state_base {
@@ -340,7 +379,7 @@ impl<I: Io> Recovery<'_, I> {
                     segment.size_bytes = from;
                     segment.next_offset = Offset(state.next_offset);
                 }
-                self.scan(segment, state.clean && base == state_base, following)?;
+                self.scan(segment, state.clean && base == state_base, following, false)?;
                 if let Some(following) = following {
                     self.finish_sealing(following)?;
                 }
@@ -368,17 +407,22 @@ impl<I: Io> Recovery<'_, I> {
         let segment = Segment::new(base, FileName::Segment(base).to_string(), file, 0, true, interval);
         let epochs = std::mem::take(&mut self.log.epochs);
         let epoch = std::mem::replace(&mut self.epoch, LeaderEpoch(-1));
-        self.scan(segment, false, Some(following))?;
+        self.scan(segment, false, Some(following), state.has_gaps)?;
         self.finish_sealing(following)?;
         self.log.epochs = epochs;
         self.epoch = epoch;
         self.log.producers = ProducerState::default();
-        let _ = state;
         Ok(())
     }
 
     /// Scans `segment` from its present end on and pushes it. With `following`, its end must be that offset.
-    fn scan(&mut self, mut segment: Segment, clean: bool, following: Option<Offset>) -> Result<(), RecoveryError> {
+    fn scan(
+        &mut self,
+        mut segment: Segment,
+        clean: bool,
+        following: Option<Offset>,
+        may_have_gaps: bool,
+    ) -> Result<(), RecoveryError> {
         let base = segment.base_offset;
         let file = segment.direct.clone().expect("it was opened");
         let any_epoch = self.log.options.mutants().skip_epoch_check;
@@ -399,13 +443,13 @@ impl<I: Io> Recovery<'_, I> {
         if from > 0 && !clean {
             check_below(&mut scanner, &mut segment, from)?;
         }
-        let mut expected = Expected { offset: segment.next_offset, epoch: self.epoch, any_epoch };
+        let mut expected = Expected { offset: segment.next_offset, epoch: self.epoch, any_epoch, may_have_gaps };
         let mut position = from;
         while !clean && following.is_none_or(|following| expected.offset < following) {
             let Some((header, _)) = scanner.batch(position, length, expected)? else { break };
             let start = position;
             position += header.size_bytes as u64;
-            expected = Expected { offset: header.next_offset(), epoch: header.leader_epoch, any_epoch };
+            expected = Expected { offset: header.next_offset(), epoch: header.leader_epoch, ..expected };
             self.log.epochs.assign(header.leader_epoch, header.base_offset);
             if !mutant::is_on("forget_producers") {
                 self.log.producers.update(&header, self.now.wall);
@@ -471,7 +515,7 @@ impl<I: Io> Recovery<'_, I> {
             let path = FileName::Spare(spare).path(&dir);
             let file = open(self.io, &path, true)?;
             let any_epoch = self.log.options.mutants().skip_epoch_check;
-            let expected = Expected { offset: end, epoch: self.epoch, any_epoch };
+            let expected = Expected { offset: end, epoch: self.epoch, any_epoch, may_have_gaps: false };
             let mut scanner = Scanner::new(self.io, file.clone())?;
             let length = scanner.length_bytes;
             if scanner.batch(0, length, expected)?.is_none() {
@@ -483,7 +527,7 @@ impl<I: Io> Recovery<'_, I> {
             self.files.spares.retain(|other| *other != spare);
             let interval = self.log.options.index_interval_size_bytes;
             let name = FileName::Segment(end).to_string();
-            self.scan(Segment::new(end, name, file, 0, true, interval), false, None)?;
+            self.scan(Segment::new(end, name, file, 0, true, interval), false, None, false)?;
             coverage::hit("recovery: a spare is the next segment");
             self.stats.finished_roll = true;
             return Ok(());
@@ -634,18 +678,19 @@ fn check_below<I: Io>(scanner: &mut Scanner<'_, I>, segment: &mut Segment, to: u
     let next_offset = segment.next_offset;
     let index = segment.index_in_memory().expect("it was just restored");
     let mut position = u64::from(index.view().position_floor(to - 1));
-    let mut offset = None;
+    let mut next = None;
     while position < to {
         let header = Header::parse(scanner.bytes(position, (position + 61).min(to))?);
         let base_offset = header.map_or(Offset::NONE, |header| header.base_offset);
-        let expected = Expected { offset: offset.unwrap_or(base_offset), epoch: LeaderEpoch(-1), any_epoch: true };
+        let offset = next.unwrap_or(base_offset);
+        let expected = Expected { offset, epoch: LeaderEpoch(-1), any_epoch: true, may_have_gaps: false };
         let Some((header, _)) = scanner.batch(position, to, expected)? else {
             return Err(corrupt(base, position, "bad bytes below the checkpoint"));
         };
         position += header.size_bytes as u64;
-        offset = Some(header.next_offset());
+        next = Some(header.next_offset());
     }
-    if offset != Some(next_offset) {
+    if next != Some(next_offset) {
         return Err(corrupt(base, position, "the batches below the checkpoint do not lead to it"));
     }
     Ok(())
@@ -681,6 +726,7 @@ fn list(io: &mut impl Io, dir: &Path) -> Result<Option<Files>, RecoveryError> {
             Some(FileName::Segment(base)) => files.segments.push(base),
             Some(FileName::Sidecar(base)) => files.sidecars.push(base),
             Some(FileName::Spare(base)) => files.spares.push(base),
+            Some(FileName::Swap(base, next)) => files.swaps.push((base, next)),
             Some(FileName::Checkpoint) => files.checkpoint = true,
             Some(FileName::PartitionMetadata) => files.metadata = true,
             // Only what is ours to replace; Kafka's own index files and the like stay.
@@ -690,6 +736,7 @@ fn list(io: &mut impl Io, dir: &Path) -> Result<Option<Files>, RecoveryError> {
     }
     files.segments.sort_unstable();
     files.spares.sort_unstable();
+    files.swaps.sort_unstable();
     files.foreign.sort_unstable();
     Ok(Some(files))
 }

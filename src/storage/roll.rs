@@ -50,6 +50,10 @@ pub(super) struct Checkpoints {
     pub wanted: bool,
     /// Captured, waiting for what it describes to become durable.
     pub captured: Option<(Boundary, Offset, Vec<u8>)>,
+    /// The durable one says that sealed segments may have gaps.
+    pub tells_gaps: bool,
+    /// The one being written says so.
+    pub captured_gaps: bool,
 }
 
 impl Log {
@@ -211,6 +215,8 @@ impl Log {
             max_timestamp_offset: max_timestamp_offset.0,
             leader_epoch: leader_epoch.0,
             clean: false,
+            has_gaps: self.compaction.has_gaps,
+            cleaner_offset: self.compaction.cleaner_offset.0,
             sealed,
             index,
             epochs: epochs.entries().to_vec(),
@@ -226,6 +232,7 @@ impl Log {
         if self.checkpoints.wanted && ready && !queued && self.rolling.is_none() && self.checkpoints.captured.is_none()
         {
             self.checkpoints.wanted = false;
+            self.checkpoints.captured_gaps = self.compaction.has_gaps;
             let log_start = self.next_log_start;
             let bytes = self.partition_state(log_start).encode(self.checkpoints.sequence + 1);
             self.checkpoints.captured = Some((self.end, log_start, bytes));
@@ -324,10 +331,13 @@ impl Log {
             && segment.is_sealed()
             && segment.next_offset <= log_start
             && self.rolling != Some(segment.base_offset)
+            && !self.compaction.is_swapping()
         {
             let segment = self.segments.pop_front().expect("there is one");
             let cached = self.shared.files.forget(self.token_base, segment.base_offset);
-            let pinned = [cached.as_ref(), segment.old_direct.as_ref()].into_iter().flatten().any(File::is_shared)
+            let is_read = self.compaction.reading == Some(segment.base_offset);
+            let pinned = (is_read
+                || [cached.as_ref(), segment.old_direct.as_ref()].into_iter().flatten().any(File::is_shared))
                 && !mutant::is_on("reuse_under_a_reader");
             let spares =
                 self.spare.is_some() || self.jobs.iter().any(|job| job.kind == JobKind::Free && job.makes_spare());
@@ -419,6 +429,10 @@ impl Log {
             JobKind::Sidecar => self.fail("writing a sidecar", error),
             JobKind::Checkpoint => self.fail("writing a checkpoint", error),
             JobKind::Free => self.fail("freeing a segment", error),
+            JobKind::Swap if self.abandon_swap(error) => {
+                tracing::warn!(partition = %self.identity.dir.display(), %error, "compacted segment not swapped in");
+            }
+            JobKind::Swap => self.fail("swapping a compacted segment in", error),
             JobKind::Delete => {
                 // The metadata says that it is deleted: a directory that is left is never adopted.
                 tracing::warn!(partition = %self.identity.dir.display(), %error, "directory not renamed");
@@ -456,6 +470,7 @@ impl Log {
             Milestone::Checkpointed { boundary, log_start, slot } => {
                 coverage::hit("checkpoint: durable");
                 self.checkpoints.sequence += 1;
+                self.checkpoints.tells_gaps |= self.checkpoints.captured_gaps;
                 self.checkpoints.slot = Some(slot);
                 self.checkpoints.durable = boundary;
                 self.checkpoints.log_start = log_start;
@@ -467,6 +482,10 @@ impl Log {
             }
             Milestone::SpareReady(spare) => self.spare = Some(spare),
             Milestone::DirectoryRenamed => self.events.closed = true,
+            Milestone::SwapOpened => self.swap_opened(),
+            Milestone::SwapNamed => self.swap_named(),
+            Milestone::Swapped => self.swapped(file.expect("the job has opened it")),
+            Milestone::SwapDone => self.swap_done(),
         }
     }
 }

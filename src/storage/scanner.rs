@@ -1,7 +1,8 @@
 //! Batches of a file, one after the other, by large direct reads: for recovery, where blocking is allowed.
 //!
 //! A batch counts if its offset is the expected one, its magic and CRC are right, it holds at least one record and
-//! its leader epoch does not go back. Whatever else stands there, the log ended before it.
+//! its leader epoch does not go back. Whatever else stands there, the log ended before it. In a segment that may have
+//! been compacted offsets only ascend, and a batch may be without records.
 
 use std::io;
 
@@ -23,11 +24,17 @@ pub(super) struct Expected {
     pub epoch: LeaderEpoch,
     /// A mutant: epochs may go back.
     pub any_epoch: bool,
+    /// Offsets may be missing before it, and its records.
+    pub may_have_gaps: bool,
 }
 
 impl Expected {
     fn fits(&self, header: &Header) -> bool {
-        header.base_offset == self.offset && (header.leader_epoch >= self.epoch || self.any_epoch)
+        let offset_fits = match self.may_have_gaps {
+            false => header.base_offset == self.offset && header.record_count > 0,
+            true => header.base_offset >= self.offset && header.record_count >= 0,
+        };
+        offset_fits && (header.leader_epoch >= self.epoch || self.any_epoch)
     }
 }
 
@@ -60,11 +67,8 @@ impl<'a, I: Io> Scanner<'a, I> {
             return Ok(None);
         };
         let batch_end = position + header.size_bytes as u64;
-        let plausible = header.magic == MAGIC
-            && header.record_count > 0
-            && header.last_offset_delta >= 0
-            && expected.fits(&header)
-            && batch_end <= end;
+        let plausible =
+            header.magic == MAGIC && header.last_offset_delta >= 0 && expected.fits(&header) && batch_end <= end;
         if !plausible {
             return Ok(None);
         }
@@ -98,7 +102,7 @@ impl<'a, I: Io> Scanner<'a, I> {
                 Some(at) => {
                     position += at as u64;
                     let header = Header::parse(&bytes[at..]).expect("it was just parsed");
-                    let any = Expected { offset: header.base_offset, epoch, any_epoch: false };
+                    let any = Expected { offset: header.base_offset, epoch, any_epoch: false, may_have_gaps: false };
                     if self.batch(position, end, any)?.is_some() {
                         return Ok(Some(position));
                     }

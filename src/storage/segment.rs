@@ -39,6 +39,8 @@ pub(super) struct Segment {
     pub direct: Option<File>,
     /// The handle of that time, kept as long as reads may use it: they pin the file.
     pub old_direct: Option<File>,
+    /// The buffered handle of a new segment's file whose name is still changing: readers take it instead of opening.
+    pub renaming: Option<File>,
     /// Bytes from the start that may be written without allocating blocks.
     pub prepared_bytes: u64,
     /// The file held other batches before: torn headers must be ruled out.
@@ -70,6 +72,7 @@ impl Segment {
             name,
             direct: Some(file),
             old_direct: None,
+            renaming: None,
             prepared_bytes,
             reused,
             first_timestamp: Timestamp::NONE,
@@ -93,6 +96,7 @@ impl Segment {
             name: FileName::Segment(base_offset).to_string(),
             direct: None,
             old_direct: None,
+            renaming: None,
             prepared_bytes: 0,
             reused: false,
             first_timestamp: Timestamp::NONE,
@@ -115,7 +119,8 @@ impl Segment {
         if self.size_bytes == 0 {
             self.first_timestamp = header.max_timestamp;
         }
-        if header.max_timestamp > self.max_timestamp.0 {
+        // A batch whose records compaction has removed has no time that anyone could look for.
+        if header.record_count > 0 && header.max_timestamp > self.max_timestamp.0 {
             self.max_timestamp = (header.max_timestamp, header.base_offset);
         }
         if let Index::Memory(index) = &mut self.index {

@@ -18,7 +18,7 @@ use super::producer_state::ProducerEntry;
 use super::retention::SegmentSummary;
 
 /// Magic and version of the file.
-pub const KIND: Kind = Kind { magic: *b"ottlaSDC", version: 1 };
+pub const KIND: Kind = Kind { magic: *b"ottlaSDC", version: 1, version_min: 1 };
 
 /// An aborted transaction that ends in the segment.
 #[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]

@@ -57,6 +57,17 @@ enum Loading {
     Window { segment: Offset, position: u64, needed_bytes: usize },
 }
 
+/// What a completion came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Taken {
+    /// Ask again now.
+    Done,
+    /// Another operation had to follow; ask when it has completed.
+    Waiting,
+    /// Compaction has replaced segments meanwhile: whatever was found of places is to be found anew.
+    Stale,
+}
+
 /// Bytes of a segment that were read.
 struct Window {
     segment: Offset,
@@ -69,6 +80,8 @@ pub(super) struct Source {
     token: Token,
     /// Whose bytes these are: the log's own token, which no other log of the shard has.
     log: u64,
+    /// How often places in that log's sealed segments had changed when this began.
+    swap_count: u32,
     loading: Loading,
     window: Option<Window>,
     file: Option<(Offset, File)>,
@@ -78,15 +91,21 @@ pub(super) struct Source {
 impl Source {
     /// Nothing read yet; operations carry `token`.
     pub fn new(token: Token, log: &Log) -> Source {
-        Source { token, log: log.token_base, loading: Loading::Nothing, window: None, file: None, sidecar: None }
+        let (of, swap_count) = (log.token_base, log.compaction.swap_count);
+        Source { token, log: of, swap_count, loading: Loading::Nothing, window: None, file: None, sidecar: None }
     }
 
-    /// Takes a completion. `Ok(false)`: another operation had to follow, ask later.
-    pub fn take(&mut self, io: &mut impl Io, log: &Log, result: io::Result<Outcome>) -> Result<bool, ReadError> {
+    /// Takes a completion.
+    pub fn take(&mut self, io: &mut impl Io, log: &Log, result: io::Result<Outcome>) -> Result<Taken, ReadError> {
         let loading = std::mem::replace(&mut self.loading, Loading::Nothing);
         if log.token_base != self.log {
             // Who asks by a topic's name may come back to another topic of that name.
             return Err(ReadError::Failed("the partition was deleted meanwhile".into()));
+        }
+        if log.compaction.swap_count != self.swap_count && !log.options.mutants().keep_old_places {
+            // What was read, opened or failed is of files that were replaced.
+            *self = Source::new(self.token, log);
+            return Ok(Taken::Stale);
         }
         let outcome = result.map_err(|error| ReadError::Failed(error.to_string()))?;
         match (loading, outcome) {
@@ -96,7 +115,7 @@ impl Source {
             (Loading::SidecarOpen(segment), Outcome::Opened(file)) => {
                 self.loading = Loading::SidecarLength(segment, file.clone());
                 io.submit(self.token, Op::Length { file });
-                return Ok(false);
+                return Ok(Taken::Waiting);
             }
             (Loading::SidecarLength(segment, file), Outcome::Length(length)) => {
                 if length > 2 * ENVELOPE_SIZE_BYTES_MAX as u64 {
@@ -105,7 +124,7 @@ impl Source {
                 let buffer = log.shared.pool.take(length as usize).ok_or(ReadError::NoMemory)?;
                 self.loading = Loading::Sidecar(segment);
                 io.submit(self.token, Op::Read { file, offset: 0, buffer, length_bytes: length as u32 });
-                return Ok(false);
+                return Ok(Taken::Waiting);
             }
             (Loading::Sidecar(segment), Outcome::Read { buffer, bytes }) => {
                 let sidecar = Sidecar::open(buffer.freeze(bytes))
@@ -121,7 +140,7 @@ impl Source {
             }
             _ => unreachable!("an operation completes with its own outcome"),
         }
-        Ok(true)
+        Ok(Taken::Done)
     }
 
     /// Asks a segment's index.
@@ -155,6 +174,9 @@ impl Source {
     /// The buffered file of a sealed segment.
     pub fn file(&mut self, io: &mut impl Io, log: &Log, segment: &Segment) -> Option<File> {
         let base = segment.base_offset;
+        if let Some(file) = &segment.renaming {
+            return Some(file.clone());
+        }
         let kept = self.file.as_ref().filter(|(of, _)| *of == base).map(|(_, file)| file.clone());
         let file = kept.or_else(|| log.shared.files.file(log.token_base, base));
         match &file {

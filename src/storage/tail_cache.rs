@@ -383,6 +383,17 @@ impl Tail {
         }
     }
 
+    /// Forgets what is in memory of a segment whose file is replaced; all of it is written.
+    pub fn forget_segment(&mut self, segment: Offset) {
+        for chunks in [&mut self.cached, &mut self.staged] {
+            for chunk in chunks.iter().filter(|chunk| chunk.segment == segment) {
+                debug_assert!(!chunk.is_busy());
+                self.budget.forget(chunk);
+            }
+            chunks.retain(|chunk| chunk.segment != segment);
+        }
+    }
+
     /// Bytes of memory held.
     pub fn memory_bytes(&self) -> usize {
         self.cached.iter().chain(&self.staged).map(|chunk| chunk.capacity()).sum()

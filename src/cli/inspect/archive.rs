@@ -186,7 +186,7 @@ fn inspect_clean_stop(bytes: &AlignedVec<16>, as_json: bool, out: &mut Output) -
 /// A checkpoint's state in a line.
 pub fn state_text(state: &PartitionState) -> String {
     format!(
-        "durable to offset {} (byte {} of the segment of offset {}), log start {}, epoch {}, {} sealed segments, {} producers{}",
+        "durable to offset {} (byte {} of the segment of offset {}), log start {}, epoch {}, {} sealed segments, {} producers{}{}",
         state.next_offset,
         state.position_bytes,
         state.active_base_offset,
@@ -194,6 +194,7 @@ pub fn state_text(state: &PartitionState) -> String {
         state.leader_epoch,
         state.sealed.len(),
         state.producers.len(),
+        if state.has_gaps { format!(", compacted to offset {}", state.cleaner_offset) } else { String::new() },
         if state.clean { ", clean" } else { "" }
     )
 }
@@ -207,6 +208,8 @@ fn state_json(state: &PartitionState) -> Value {
         "commit_bytes_max": state.commit_bytes_max,
         "leader_epoch": state.leader_epoch,
         "clean": state.clean,
+        "compacted": state.has_gaps,
+        "cleaner_offset": state.cleaner_offset,
         "sealed": state.sealed.iter().map(|segment| json!({
             "base_offset": segment.base_offset,
             "next_offset": segment.next_offset,

@@ -92,6 +92,9 @@ fn read_partition(path: &Path) -> anyhow::Result<Partition> {
                 Err(error) => partition.problems.push(format!("checkpoint: {error}")),
             },
             FileName::Sidecar(_) => {}
+            FileName::Swap(base, next) => partition.notes.push(format!(
+                "{name} takes the place of offsets {base} to {next}: the next start finishes it, or a running broker does"
+            )),
         }
     }
     if !files.contains(&FileName::PartitionMetadata) {

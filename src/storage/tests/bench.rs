@@ -16,6 +16,7 @@ use crate::storage::*;
 
 pub const LOG: u64 = 1 << 16;
 pub const READ: Token = Token(1 << 40);
+const CLEAN: Token = Token(1 << 41);
 const POOL: usize = 64 * MIB;
 
 /// A batch as it was appended, stamped.
@@ -42,7 +43,17 @@ pub struct Bench {
     pub tail_budget_bytes: usize,
     /// The mode may lose what it acknowledged when the power goes.
     pub lossy: bool,
+    /// The log is compacted by these rules whenever it is due.
+    pub compaction: Option<CompactionPolicy>,
+    pub cleaner: Cleaner,
+    /// Compactions that ended well.
+    pub compacted_count: usize,
+    pub cleaner_options: CleanerOptions,
     read_result: Option<std::io::Result<Outcome>>,
+}
+
+fn cleaner(seed: u64, options: CleanerOptions) -> Cleaner {
+    Cleaner::new(CLEAN, options, &mut Rng::new(seed))
 }
 
 pub fn identity() -> Identity {
@@ -61,6 +72,14 @@ fn resources(io: &SimIo, tail_budget_bytes: usize) -> Resources {
         files: FileCache::new(3, MIB),
     }
 }
+
+/// A map that is never full, and no pause.
+pub const CLEANER: CleanerOptions = CleanerOptions {
+    map_size_bytes: MIB,
+    load_factor: 0.9,
+    io_bytes_per_second: f64::INFINITY,
+    backoff: Duration::from_millis(1),
+};
 
 /// A batch of exactly `size_bytes` with one record.
 pub fn exact_batch(rng: &mut Rng, size_bytes: usize) -> Vec<u8> {
@@ -107,6 +126,10 @@ impl Bench {
             events: Events::default(),
             tail_budget_bytes,
             lossy: options.ack_after != AckAfter::Sync,
+            compaction: None,
+            cleaner: cleaner(seed, CLEANER),
+            compacted_count: 0,
+            cleaner_options: CLEANER,
             read_result: None,
         }
     }
@@ -116,7 +139,9 @@ impl Bench {
         let mut completions = Vec::new();
         self.io.poll(Some(self.world.now().monotonic), &mut completions);
         if completions.is_empty() && !self.world.is_power_cut() {
-            self.world.advance_to_next_event();
+            if !self.world.advance_to_next_event() && self.compaction.is_some() {
+                self.world.advance(Duration::from_millis(1));
+            }
             self.io.poll(Some(self.world.now().monotonic), &mut completions);
         }
         for completion in completions {
@@ -125,10 +150,71 @@ impl Bench {
                 continue;
             }
             let now = self.world.now();
+            if completion.token == CLEAN {
+                let ended = self.cleaner.complete(&mut self.io, Some(&mut self.log), completion.result, now.monotonic);
+                self.ended(ended);
+                continue;
+            }
             let events = self.log.complete(&mut self.io, completion.token, completion.result, now);
             self.take(events);
         }
+        self.tend_cleaner();
         self.commit();
+    }
+
+    /// As a shard does at the end of a turn.
+    fn tend_cleaner(&mut self) {
+        let now = self.world.now();
+        if self.world.is_power_cut() || self.cleaner.due().is_none_or(|due| due > now.monotonic) {
+            return;
+        }
+        if self.cleaner.log().is_some() {
+            let ended = match self.compaction {
+                Some(_) => self.cleaner.go_on(&mut self.io, &mut self.log, now, false),
+                None => {
+                    self.cleaner.abandon(&mut self.io, Some(&mut self.log));
+                    None
+                }
+            };
+            self.ended(ended);
+        } else if let Some(policy) = &self.compaction {
+            let found = self.log.dirtiness(&mut self.io, policy, now).filter(|found| found.is_due(policy));
+            match found.and_then(|found| self.log.may_compact(&mut self.io, &found)) {
+                Some(found) => self.cleaner.start(&self.log, found, policy, now),
+                None => self.cleaner.rest(now.monotonic),
+            }
+        }
+        let events = self.log.take_events();
+        self.take(events);
+    }
+
+    fn ended(&mut self, ended: Option<compaction::cleaner::Ended>) {
+        use compaction::cleaner::Ended;
+        use compaction::task::CompactError;
+        match ended {
+            Some(Ended::Done(_)) => self.compacted_count += 1,
+            Some(Ended::Failed(CompactError::Gone)) | None => {}
+            Some(Ended::Failed(_)) if self.world.is_power_cut() => {}
+            Some(Ended::Failed(error)) => panic!("compaction failed (seed {}): {error}", self.world.seed()),
+        }
+    }
+
+    /// Turns until a compaction has ended and none is due, or the power is cut.
+    pub fn compact(&mut self) {
+        let policy = self.compaction.expect("it was asked for");
+        for _ in 0..200_000 {
+            let now = self.world.now();
+            if self.world.is_power_cut() || self.log.offline().is_some() {
+                return;
+            }
+            let is_resting = self.cleaner.log().is_none() && self.log.jobs.is_empty() && !self.log.is_swapping();
+            let found = if is_resting { self.log.dirtiness(&mut self.io, &policy, now) } else { None };
+            if is_resting && found.is_none_or(|found| !found.is_due(&policy)) && self.log.jobs.is_empty() {
+                return;
+            }
+            self.turn();
+        }
+        panic!("never compacted (seed {})", self.world.seed());
     }
 
     pub fn commit(&mut self) {
@@ -358,6 +444,7 @@ impl Bench {
             recover(&mut self.io, LOG, identity(), self.options, LeaderEpoch(self.epoch), known, shared, now)?;
         self.log = log;
         self.events = Events::default();
+        self.cleaner = cleaner(self.world.seed(), self.cleaner_options);
         self.read_result = None;
         Ok(stats)
     }
