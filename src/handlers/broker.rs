@@ -12,6 +12,7 @@ use super::apply::Removals;
 use super::bus::{CONTROLLER, Message, Waiting};
 use super::call::RequestInfo;
 use super::cold_reads::ColdReads;
+use super::compaction::Compaction;
 use super::coordinator::CoordinatorHost;
 use super::deadlines::{Deadline, Deadlines};
 use super::delete_records::Deletions;
@@ -101,6 +102,7 @@ pub struct Broker<I: Io> {
     /// Partitions whose first append waits for its record, gathered in this turn.
     pub(super) materialized: Vec<TopicIdPartition>,
     pub(super) removals: Removals,
+    pub(super) compaction: Compaction,
     pub(super) resources: Resources,
     pub(super) spare_dirty: Vec<u32>,
     /// Where small answers are encoded.
@@ -137,7 +139,7 @@ impl<I: Io> Broker<I> {
 
     /// When something is to be looked at even if nothing happens.
     pub fn next_deadline(&self) -> Option<Monotonic> {
-        self.deadlines.next()
+        [self.deadlines.next(), self.compaction_due()].into_iter().flatten().min()
     }
 
     /// Connections that are not forgotten yet.
@@ -159,6 +161,7 @@ impl<I: Io> Broker<I> {
             Kind::Lookup => self.lookup_completed(parts.index, completion),
             Kind::Coordinator => self.load_completed(parts.index, parts.generation, completion),
             Kind::Removal => self.removal_completed(parts.index, completion),
+            Kind::Compaction => self.compaction_completed(completion),
             Kind::Metadata => panic!("the metadata log's operations are the controller's"),
         }
     }
@@ -189,6 +192,8 @@ impl<I: Io> Broker<I> {
                 connection.flush(&mut self.io, self.now.monotonic);
             }
         }
+        // Last: whoever waits has been served.
+        self.compact();
         if self.is_stopping() {
             self.drain();
         }

@@ -54,7 +54,11 @@ impl<I: Io> Broker<I> {
     pub(super) fn log_options(&self, config: &TopicConfig) -> LogOptions {
         LogOptions {
             segment_size_bytes: u64::from(config.segment_bytes),
-            segment_ms: config.segment_ms,
+            // As Kafka: a record is in the active segment no longer than it may be uncompacted.
+            segment_ms: match config.cleanup_policy.compact {
+                true => config.segment_ms.min(config.max_compaction_lag_ms),
+                false => config.segment_ms,
+            },
             index_interval_size_bytes: config.index_interval_bytes,
             ack_after: match config.ack_after {
                 ConfigAckAfter::Sync => AckAfter::Sync,

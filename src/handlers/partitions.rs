@@ -164,6 +164,13 @@ impl Partitions {
         self.slots.iter().enumerate().filter(|(_, slot)| slot.partition.is_some()).map(|(slot, _)| slot as u32)
     }
 
+    /// Up to `count` slots from `from` on, those in use, and where to go on; `None` behind the last one.
+    pub fn slots_from(&self, from: u32, count: usize) -> (Vec<u32>, Option<u32>) {
+        let to = (from as usize + count).min(self.slots.len());
+        let used = (from..to as u32).filter(|slot| self.is_used(*slot)).collect();
+        (used, (to < self.slots.len()).then_some(to as u32))
+    }
+
     /// All partitions, in order of their slots.
     pub fn iter(&self) -> impl Iterator<Item = &Partition> {
         self.slots.iter().filter_map(|slot| slot.partition.as_deref())

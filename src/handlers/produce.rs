@@ -18,6 +18,7 @@ use super::broker::{Broker, Handled};
 use super::call::RequestInfo;
 use super::errors;
 use super::located::Located;
+use super::recompress::recompress;
 use crate::base::coverage;
 use crate::base::mutant;
 use crate::base::time::{Monotonic, Timestamp};
@@ -401,8 +402,18 @@ impl<I: Io> Broker<I> {
             return Attempt::Hold { slot, header, wants_memory: true };
         }
         let partition = self.partitions.get_mut(slot);
-        let bytes = &mut frame[records];
-        match partition.log.append(&mut self.io, bytes, &header, now) {
+        let mut recompressed = match recompress(&partition.config, &header, &frame[records.clone()]) {
+            Ok(recompressed) => recompressed,
+            Err((error, message)) => return refuse(self, error, Some(message.into())),
+        };
+        let (bytes, stored) = match &mut recompressed {
+            None => (&mut frame[records], header),
+            Some(bytes) => {
+                let stored = Header::parse(bytes).expect("it was just made");
+                (&mut bytes[..], stored)
+            }
+        };
+        match partition.log.append(&mut self.io, bytes, &stored, now) {
             Ok(appended) => {
                 self.counters.produce_bytes_appended += size;
                 self.counters.produce_batches_appended += 1;
@@ -525,17 +536,24 @@ fn check_batch(
     if header.attributes.is_transactional() {
         return Err((ErrorCode::InvalidTxnState, "transactions are not supported yet".into()));
     }
-    if config.message_timestamp_type == TimestampType::CreateTime && header.max_timestamp != Timestamp::NONE {
-        let before = now.0.saturating_sub(header.base_timestamp.0).max(0) as u64;
-        let after = header.max_timestamp.0.saturating_sub(now.0).max(0) as u64;
+    let has_time =
+        config.message_timestamp_type == TimestampType::CreateTime && header.max_timestamp != Timestamp::NONE;
+    // The header tells the greatest time only: the least one is known from the records.
+    let needs_least = has_time && config.message_timestamp_before_max_ms < i64::MAX as u64;
+    let mut times = (header.base_timestamp, header.max_timestamp);
+    if config.validate == Validate::Records || needs_least {
+        let compacts = config.cleanup_policy.compact;
+        let summary = records::validate_records(&header, bytes, RECORDS_SIZE_BYTES_MAX, compacts)
+            .map_err(|error| (ErrorCode::InvalidRecord, error.to_string()))?;
+        times = (summary.min_timestamp, summary.max_timestamp.0.max(header.max_timestamp));
+    }
+    if has_time {
+        let before = now.0.saturating_sub(times.0.0).max(0) as u64;
+        let after = times.1.0.saturating_sub(now.0).max(0) as u64;
         if before > config.message_timestamp_before_max_ms || after > config.message_timestamp_after_max_ms {
-            let message = format!("timestamp {} is out of the topic's bounds", header.max_timestamp.0);
+            let message = format!("timestamps {} to {} are out of the topic's bounds", times.0.0, times.1.0);
             return Err((ErrorCode::InvalidTimestamp, message));
         }
-    }
-    if config.validate == Validate::Records {
-        records::validate_records(&header, bytes, RECORDS_SIZE_BYTES_MAX, config.cleanup_policy.compact)
-            .map_err(|error| (ErrorCode::InvalidRecord, error.to_string()))?;
     }
     Ok(header)
 }

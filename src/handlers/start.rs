@@ -7,6 +7,7 @@ use rustc_hash::FxHashMap;
 use super::broker::Broker;
 use super::bus::Waiting;
 use super::cold_reads::ColdReads;
+use super::compaction::Compaction;
 use super::coordinator::CoordinatorHost;
 use super::deadlines::Deadlines;
 use super::delete_records::Deletions;
@@ -63,6 +64,8 @@ impl<I: Io> Broker<I> {
         let quiet_count_max = receive_bytes_max / 2 / RECEIVE_SIZE_BYTES_MIN;
         let connection_count_max = options.config.max_connections.div_ceil(shards).min(quiet_count_max).max(1);
         let admission = Admission::new(connection_count_max, receive_bytes_max);
+        let mut rng = Rng::new(seed);
+        let compaction = Compaction::new(&options.config, shards, &mut rng);
         let slots = options.config.max_incremental_fetch_session_cache_slots.div_ceil(shards);
         Broker {
             io,
@@ -72,7 +75,7 @@ impl<I: Io> Broker<I> {
             endpoints: Endpoints::new(options.node, &options.node_name, Vec::new()),
             counters: Counters::default(),
             outbox: Vec::new(),
-            rng: Rng::new(seed),
+            rng,
             listener: None,
             connections: Connections::default(),
             unsent: Vec::new(),
@@ -94,6 +97,7 @@ impl<I: Io> Broker<I> {
             coordinator: CoordinatorHost::default(),
             materialized: Vec::new(),
             removals: Default::default(),
+            compaction,
             resources,
             spare_dirty: Vec::new(),
             scratch: Vec::new(),

@@ -30,6 +30,7 @@ impl<I: Io> Broker<I> {
         self.deadlines.push(until, Deadline::Drain);
         self.io.cancel(token::base(Kind::Accept, 0, 0));
         self.listener = None;
+        self.stop_compacting();
         let slots: Vec<u32> = self.partitions.slots().collect();
         for slot in slots {
             let log = &mut self.partitions.get_mut(slot).log;
@@ -68,6 +69,9 @@ impl<I: Io> Broker<I> {
         let is_closed = |log: &Log| {
             log.is_quiet() && (matches!(log.state(), State::Closed | State::Deleted) || log.offline().is_some())
         };
-        self.is_stopping() && self.connections.is_empty() && self.partitions.iter().all(|p| is_closed(&p.log))
+        self.is_stopping()
+            && self.connections.is_empty()
+            && !self.is_compacting()
+            && self.partitions.iter().all(|p| is_closed(&p.log))
     }
 }

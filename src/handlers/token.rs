@@ -28,9 +28,11 @@ pub enum Kind {
     Coordinator,
     /// A removal of a deleted partition's files.
     Removal,
+    /// Compaction.
+    Compaction,
 }
 
-const KINDS: [Kind; 8] = [
+const KINDS: [Kind; 9] = [
     Kind::Accept,
     Kind::Connection,
     Kind::Log,
@@ -39,6 +41,7 @@ const KINDS: [Kind; 8] = [
     Kind::Metadata,
     Kind::Removal,
     Kind::Coordinator,
+    Kind::Compaction,
 ];
 
 /// The token of `kind` with its low 8 bits free.

@@ -70,6 +70,12 @@ counters! {
     fetch_held,
     /// Requests that had to wait because answers that nobody took held the memory for answers.
     room_waits,
+    /// Compactions that came to their end.
+    compactions,
+    /// Bytes that they read, both passes together.
+    compaction_bytes_read,
+    /// Bytes of batches that they wrote.
+    compaction_bytes_written,
     /// Messages sent to other shards.
     mailbox_messages,
     /// Bytes of record batches in those messages: none, ever.

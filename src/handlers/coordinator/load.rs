@@ -256,7 +256,7 @@ impl Load {
     fn apply(&mut self) -> Step {
         let bytes = std::mem::take(&mut self.bytes);
         for (header, batch) in batch::batches(&bytes) {
-            if let Err(error) = batch::validate(batch) {
+            if let Err(error) = batch::validate_stored(batch) {
                 return Step::Failed(format!("the batch at offset {}: {error}", header.base_offset));
             }
             self.next = header.next_offset();

@@ -57,6 +57,16 @@ pub struct BrokerConfig {
     pub prepare: Prepare,
     /// How often retention is looked at.
     pub log_retention_check_interval_ms: u64,
+    /// Whether compacted topics are compacted.
+    pub log_cleaner_enable: bool,
+    /// Memory of the compaction's map of keys, of the whole node.
+    pub log_cleaner_dedupe_buffer_size: usize,
+    /// How full that map may get.
+    pub log_cleaner_io_buffer_load_factor: f64,
+    /// Bytes that compaction may read and write in a second, of the whole node.
+    pub log_cleaner_io_max_bytes_per_second: f64,
+    /// How often compaction looks for work.
+    pub log_cleaner_backoff_ms: u64,
     /// Greatest request frame.
     pub socket_request_max_bytes: usize,
     /// Kernel send buffer of a connection; `None` leaves it to the kernel.
@@ -159,6 +169,11 @@ impl BrokerConfig {
                 _ => Prepare::Write,
             },
             log_retention_check_interval_ms: values.count("log.retention.check.interval.ms"),
+            log_cleaner_enable: values.boolean("log.cleaner.enable"),
+            log_cleaner_dedupe_buffer_size: values.size("log.cleaner.dedupe.buffer.size"),
+            log_cleaner_io_buffer_load_factor: values.double("log.cleaner.io.buffer.load.factor"),
+            log_cleaner_io_max_bytes_per_second: values.double("log.cleaner.io.max.bytes.per.second"),
+            log_cleaner_backoff_ms: values.count("log.cleaner.backoff.ms"),
             socket_request_max_bytes: values.size("socket.request.max.bytes"),
             socket_send_buffer_bytes: usize::try_from(values.long("socket.send.buffer.bytes")).ok(),
             socket_receive_buffer_bytes: usize::try_from(values.long("socket.receive.buffer.bytes")).ok(),
@@ -220,6 +235,10 @@ impl<'a> Values<'a> {
 
     fn long(&self, name: &'static str) -> i64 {
         self.text(name).parse().expect("a checked number")
+    }
+
+    fn double(&self, name: &'static str) -> f64 {
+        self.text(name).parse().expect("a checked double")
     }
 
     fn int(&self, name: &'static str) -> i32 {

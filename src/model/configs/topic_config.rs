@@ -8,6 +8,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::model::compression::Codec;
 use crate::model::configs::key::{ConfigError, list};
 use crate::model::configs::topic_keys::{self, Synonym, TopicKey};
 use crate::model::configs::{BrokerConfig, broker};
@@ -78,6 +79,8 @@ pub struct TopicConfig {
     pub min_insync_replicas: u32,
     /// Bytes between two entries of the offset index.
     pub index_interval_bytes: u32,
+    /// `compression.type`: the codec of stored batches and its level; `None`: as their producers compressed them.
+    pub compression: Option<(Codec, Option<i32>)>,
     /// When acknowledgements are given, `flush.*` considered.
     pub ack_after: AckAfter,
     /// Records that may be unsynced; counts under `write` and `memory`. `None`: not limited.
@@ -127,7 +130,16 @@ impl TopicConfig {
             _ if cleanup_policy.compact => Validate::Records,
             _ => Validate::Header,
         };
+        let compression = match values.text("compression.type").as_str() {
+            "producer" => None,
+            "gzip" => Some((Codec::Gzip, values.level("compression.gzip.level"))),
+            "zstd" => Some((Codec::Zstd, values.level("compression.zstd.level"))),
+            "lz4" => Some((Codec::Lz4, None)),
+            "snappy" => Some((Codec::Snappy, None)),
+            _ => Some((Codec::None, None)),
+        };
         TopicConfig {
+            compression,
             cleanup_policy,
             retention_ms: values.limit("retention.ms"),
             retention_bytes: values.limit("retention.bytes"),
@@ -212,6 +224,12 @@ impl Values<'_> {
         u64::try_from(number).unwrap_or(0)
     }
 
+    /// A codec's level; gzip's -1 is its usual one.
+    fn level(&self, name: &'static str) -> Option<i32> {
+        let level = self.text(name).parse().expect("a checked number");
+        (name != "compression.gzip.level" || level > 0).then_some(level)
+    }
+
     fn small(&self, name: &'static str) -> u32 {
         u32::try_from(self.count(name)).unwrap_or(u32::MAX)
     }
@@ -268,6 +286,17 @@ mod tests {
         let config = resolve(&[], &[("cleanup.policy", "compact,delete"), ("ottla.validate", "header")]).unwrap();
         assert_eq!(config.cleanup_policy, CleanupPolicy { delete: true, compact: true });
         assert_eq!(config.validate, Validate::Records);
+    }
+
+    #[test]
+    fn a_codec_of_the_topics_own_has_its_level() {
+        assert_eq!(resolve(&[], &[]).unwrap().compression, None);
+        let of = |pairs: &[(&str, &str)]| resolve(&[("compression.gzip.level", "3")], pairs).unwrap().compression;
+        assert_eq!(of(&[("compression.type", "gzip")]), Some((Codec::Gzip, Some(3))));
+        assert_eq!(of(&[("compression.type", "gzip"), ("compression.gzip.level", "-1")]), Some((Codec::Gzip, None)));
+        let zstd = [("compression.type", "zstd"), ("compression.zstd.level", "-5")];
+        assert_eq!(of(&zstd), Some((Codec::Zstd, Some(-5))));
+        assert_eq!(of(&[("compression.type", "uncompressed")]), Some((Codec::None, None)));
     }
 
     #[test]

@@ -33,15 +33,15 @@ pub struct TopicKey {
 const KEYS: &[ConfigKey] = keys! {
     "cleanup.policy", List, Some("delete"), ListOf(&["compact", "delete"]), Dynamic, Acted,
         "What happens to old segments: delete, compact or both.";
-    "compression.gzip.level", Int, Some("-1"), Between(-1, 9), Dynamic, Ignored,
-        "Level for compression.type=gzip; the broker does not recompress.";
+    "compression.gzip.level", Int, Some("-1"), Between(-1, 9), Dynamic, Acted,
+        "Level for compression.type=gzip.";
     "compression.lz4.level", Int, Some("9"), Between(1, 17), Dynamic, Ignored,
-        "Level for compression.type=lz4; the broker does not recompress.";
+        "Level for compression.type=lz4; ottla has one speed.";
     "compression.type", String, Some("producer"),
-        OneOf(&["uncompressed", "zstd", "lz4", "snappy", "gzip", "producer"]), Dynamic, Ignored,
-        "Codec of stored batches. ottla stores every batch as its producer compressed it.";
-    "compression.zstd.level", Int, Some("3"), Between(-131072, 22), Dynamic, Ignored,
-        "Level for compression.type=zstd; the broker does not recompress.";
+        OneOf(&["uncompressed", "zstd", "lz4", "snappy", "gzip", "producer"]), Dynamic, Acted,
+        "Codec of stored batches; producer: as they came. Batches of another one are recompressed by the broker.";
+    "compression.zstd.level", Int, Some("3"), Between(-131072, 22), Dynamic, Acted,
+        "Level for compression.type=zstd.";
     "delete.retention.ms", Long, Some("86400000"), AtLeast(0), Dynamic, Acted,
         "How long a tombstone stays after compaction, in milliseconds.";
     "file.delete.delay.ms", Long, Some("60000"), AtLeast(0), Dynamic, Ignored,

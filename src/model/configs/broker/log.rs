@@ -19,14 +19,14 @@ pub const KEYS: &[ConfigKey] = keys! {
     "message.max.bytes", Int, Some("1048588"), AtLeast(0), Dynamic, Acted,
         "Greatest record batch that is accepted, compressed, in bytes. Topics: max.message.bytes.";
     "compression.type", String, Some("producer"),
-        OneOf(&["uncompressed", "zstd", "lz4", "snappy", "gzip", "producer"]), Dynamic, Ignored,
-        "Codec of stored batches. ottla stores every batch as its producer compressed it.";
-    "compression.gzip.level", Int, Some("-1"), Between(-1, 9), Dynamic, Ignored,
-        "Level for compression.type=gzip; the broker does not recompress.";
+        OneOf(&["uncompressed", "zstd", "lz4", "snappy", "gzip", "producer"]), Dynamic, Acted,
+        "Codec of stored batches; producer: as they came. Batches of another one are recompressed by the broker.";
+    "compression.gzip.level", Int, Some("-1"), Between(-1, 9), Dynamic, Acted,
+        "Level for compression.type=gzip.";
     "compression.lz4.level", Int, Some("9"), Between(1, 17), Dynamic, Ignored,
-        "Level for compression.type=lz4; the broker does not recompress.";
-    "compression.zstd.level", Int, Some("3"), Between(-131072, 22), Dynamic, Ignored,
-        "Level for compression.type=zstd; the broker does not recompress.";
+        "Level for compression.type=lz4; ottla has one speed.";
+    "compression.zstd.level", Int, Some("3"), Between(-131072, 22), Dynamic, Acted,
+        "Level for compression.type=zstd.";
     "log.dir", String, None, Any, ReadOnly, Ignored,
         "Where Kafka keeps its logs. ottla: --data-dir.";
     "log.dirs", String, None, Any, ReadOnly, Ignored,
@@ -79,20 +79,20 @@ pub const KEYS: &[ConfigKey] = keys! {
         "How far a record's time may lie before the broker's, in milliseconds.";
     "log.message.timestamp.after.max.ms", Long, Some("3600000"), AtLeast(0), Dynamic, Acted,
         "How far a record's time may lie after the broker's, in milliseconds.";
-    "log.cleaner.enable", Boolean, Some("true"), Any, ReadOnly, Ignored,
-        "Run compaction. ottla compacts where cleanup.policy says so.";
+    "log.cleaner.enable", Boolean, Some("true"), Any, ReadOnly, Acted,
+        "Compact topics whose cleanup.policy says so.";
     "log.cleaner.threads", Int, Some("1"), AtLeast(0), Dynamic, Ignored,
         "Kafka's compaction threads; ottla compacts on the shard that owns the partition.";
-    "log.cleaner.io.max.bytes.per.second", Double, Some("1.7976931348623157E308"), Any, Dynamic, Ignored,
-        "Kafka's bound on compaction traffic.";
-    "log.cleaner.dedupe.buffer.size", Long, Some("134217728"), Any, Dynamic, Ignored,
-        "Memory of Kafka's compaction map.";
+    "log.cleaner.io.max.bytes.per.second", Double, Some("1.7976931348623157E308"), Any, ReadOnly, Acted,
+        "Bytes that compaction may read and write in a second, of all shards together.";
+    "log.cleaner.dedupe.buffer.size", Long, Some("134217728"), Any, ReadOnly, Acted,
+        "Memory of compaction's map of keys, 24 bytes a key, of all shards together; taken while it is used.";
     "log.cleaner.io.buffer.size", Int, Some("524288"), AtLeast(0), Dynamic, Ignored,
         "Memory of Kafka's compaction reads and writes.";
-    "log.cleaner.io.buffer.load.factor", Double, Some("0.9"), Any, Dynamic, Ignored,
-        "How full Kafka's compaction map may get.";
-    "log.cleaner.backoff.ms", Long, Some("15000"), AtLeast(0), Dynamic, Ignored,
-        "Kafka's pause when there is nothing to compact.";
+    "log.cleaner.io.buffer.load.factor", Double, Some("0.9"), Any, ReadOnly, Acted,
+        "How full compaction's map of keys may get.";
+    "log.cleaner.backoff.ms", Long, Some("15000"), AtLeast(0), ReadOnly, Acted,
+        "How often compaction looks for work when it found none, in milliseconds.";
     "log.cleaner.min.cleanable.ratio", Double, Some("0.5"), Fraction(0.0, 1.0), Dynamic, Acted,
         "Share of a log that must be uncompacted before compaction starts.";
     "log.cleaner.delete.retention.ms", Long, Some("86400000"), AtLeast(0), Dynamic, Acted,
