@@ -1,13 +1,14 @@
 //! What the end-to-end tests share: the real binary as a child process, a real librdkafka, and requests by hand.
 //!
 //! [`broker`] starts, kills and stops `ottla serve` and reads its log; [`clients`] wraps `rdkafka`; [`requests`] sends
-//! single requests of chosen versions, for what librdkafka would never send. Every wait has a bound, and nothing is
-//! synchronised by sleeping: tests wait for what the broker says or answers.
+//! single requests of chosen versions, for what librdkafka would never send, and [`groups`] those of members of groups.
+//! Every wait has a bound, and nothing is synchronised by sleeping: tests wait for what the broker says or answers.
 
 #![allow(dead_code, unreachable_pub)] // Each test binary uses its own part of this.
 
 pub mod broker;
 pub mod clients;
+pub mod groups;
 pub mod requests;
 
 use std::time::{Duration, Instant};
