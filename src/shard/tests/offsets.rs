@@ -6,7 +6,8 @@ use std::time::Duration;
 use kafka_protocol::messages::offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic};
 use kafka_protocol::messages::offset_fetch_request::{OffsetFetchRequestGroup, OffsetFetchRequestTopics};
 use kafka_protocol::messages::{
-    FindCoordinatorRequest, FindCoordinatorResponse, GroupId, OffsetCommitRequest, OffsetFetchRequest, TopicName,
+    FindCoordinatorRequest, FindCoordinatorResponse, GroupId, OffsetCommitRequest, OffsetFetchRequest,
+    OffsetFetchResponse, TopicName,
 };
 use kafka_protocol::protocol::StrBytes;
 
@@ -303,6 +304,32 @@ fn nobody_is_answered_from_a_coordinator_that_loads() {
     assert_eq!(committed.topics[0].partitions[0].error_code, loading);
     commits.verify(&mut node);
     assert!(commits.acked.values().all(|offset| *offset == 40));
+}
+
+#[test]
+fn who_wants_stable_offsets_waits_for_commits_that_are_on_their_way() {
+    // The write of a second commit takes long: who does not insist is told the first at once, who does the second.
+    let world = World::new(7, WorldOptions::default());
+    let mut node = TestNode::start(&world, &spec(1));
+    let mut committing = Client::connect(&node, 0);
+    committing.create(&mut node, "t", 3, &[]);
+    Commits::default().commit(&mut node, &[key("one", "t", 0)]).expect("the power stays on");
+    let first = committing.call(&mut node, COMMIT, &commit_request("one", "t", 0, 1));
+    assert_eq!(first.topics[0].partitions[0].error_code, 0);
+    let path = format!("/{OFFSETS_TOPIC}-{}/", partition_of("one", 4));
+    world.inject(Rule::new(OpKind::Write, Fault::Delay(Duration::from_secs(5))).path(path));
+    committing.send(COMMIT, &commit_request("one", "t", 0, 2));
+    let (mut asking, mut insisting) = (Client::connect(&node, 0), Client::connect(&node, 0));
+    let request = offset_fetch_request("one", "t", 0);
+    let offset = |response: OffsetFetchResponse| response.groups[0].topics[0].partitions[0].committed_offset;
+    for _ in 0..3 {
+        assert_eq!(offset(asking.call(&mut node, FETCH, &request)), 1);
+    }
+    assert!(committing.take::<OffsetCommitRequest>(COMMIT).is_none(), "it is on its way");
+    assert_eq!(offset(insisting.call(&mut node, FETCH, &request.clone().with_require_stable(true))), 2);
+    let second = committing.receive::<OffsetCommitRequest>(&mut node, COMMIT).expect("answered");
+    assert_eq!(second.topics[0].partitions[0].error_code, 0);
+    assert_eq!(offset(asking.call(&mut node, FETCH, &request)), 2);
 }
 
 #[test]
