@@ -3,9 +3,10 @@
 //! here.
 //!
 //! `tests/golden/<Api>.hex` has a line for each frame: what it is, the version, the whole frame with its size prefix.
-//! What the bytes mean is in `src/protocol/samples.rs`. When recorded, every frame was also decoded and encoded again,
-//! byte for byte, by a codec that has nothing in common with ours (kafka-python 3.0.12, made from Kafka's definitions). After a wanted change record them anew with
-//! `OTTLA_RECORD_GOLDEN_FRAMES=1 cargo test --test golden_frames` and look at the difference.
+//! What the bytes mean is in `src/protocol/samples.rs`. `scripts/clients.sh golden` has every frame decoded and encoded
+//! again, byte for byte, by a codec that has nothing in common with ours (kafka-python's, made from Kafka's definitions).
+//! After a wanted change record them anew with `OTTLA_RECORD_GOLDEN_FRAMES=1 cargo test --test golden_frames`, look at
+//! the difference and run that.
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;

@@ -88,9 +88,48 @@ dump() {
   done
 }
 
+console() { # GROUP COUNT
+  tool org.apache.kafka.tools.consumer.ConsoleConsumer --bootstrap-server "$bootstrap" --topic "$topic" --group "$1" \
+    --command-property auto.offset.reset=earliest --max-messages "$2" --timeout-ms 20000
+}
+group_command() { tool org.apache.kafka.tools.consumer.group.ConsumerGroupCommand --bootstrap-server "$bootstrap" "$@"; }
+
+# One reads a part and goes, the next one the rest.
+commit() {
+  console "$topic-group" 5000 >"$work/first" && [ "$(wc -l <"$work/first")" = 5000 ] || return 1
+  console "$topic-group" $((records - 5000)) >"$work/second" && [ "$(wc -l <"$work/second")" = $((records - 5000)) ]
+}
+
+# Lag of the partitions, as --describe shows it.
+lags() { group_command --describe --group "$topic-group" 2>&1 | tee "$work/described" | awk -v t="$topic" '$2 == t { print $6 }'; }
+
+groups() {
+  group_command --list | grep -qx "$topic-group" || return 1
+  [ "$(lags | sort -u)" = 0 ] || { cat "$work/described"; return 1; }
+  group_command --reset-offsets --group "$topic-group" --topic "$topic" --to-earliest --execute || return 1
+  [ "$(lags | awk '{ s += $1 } END { print s }')" = $records ] || { cat "$work/described"; return 1; }
+  group_command --delete --group "$topic-group" && ! group_command --list | grep -qx "$topic-group"
+}
+
+alter() {
+  local config=(kafka.admin.ConfigCommand --bootstrap-server "$bootstrap" --topic "$topic")
+  tool "${config[@]}" --alter --add-config max.message.bytes=2000000 --delete-config segment.bytes || return 1
+  tool "${config[@]}" --describe | tee "$work/configs"
+  grep -q max.message.bytes=2000000 "$work/configs" && ! grep -q segment.bytes "$work/configs"
+}
+
+partitions() { topics --alter --partitions 5 && topics --describe | grep -q "PartitionCount: 5"; }
+
+delete_records() {
+  printf '{"partitions":[{"topic":"%s","partition":0,"offset":100}],"version":1}' "$topic" >"$work/records"
+  tool org.apache.kafka.tools.DeleteRecordsCommand --bootstrap-server "$bootstrap" --offset-json-file "$work/records" &&
+    offsets_of earliest | grep -qx "$topic:0:100"
+}
+
 delete() { topics --delete && ! tool org.apache.kafka.tools.TopicCommand --bootstrap-server "$bootstrap" --list | grep -qx "$topic"; }
 
 version=$(ls "$jars" | sed -n 's/^kafka-tools-\([0-9.]*\)\.jar$/\1/p')
 printf "client\tKafka's tools\t%s\n" "$version"
-for name in create describe configs features api_versions produce offsets consume dump delete; do step "$name" "$name"; done
+for name in create describe configs features api_versions produce offsets consume dump commit groups alter partitions \
+  delete_records delete; do step "$name" "$name"; done
 exit $failed

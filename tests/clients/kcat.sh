@@ -1,8 +1,18 @@
 #!/usr/bin/env bash
 # The tour with kcat. It cannot create or delete topics, nor set timestamps: the first two are done with ottla's own
-# command line, and the seek uses the timestamps that were read back.
-# Arguments: bootstrap address, topic. OTTLA: the ottla binary.
+# command line, and the seek uses the timestamps that were read back. It administers nothing.
+# Arguments: bootstrap address, topic; as a member of a group: `member`, bootstrap address, topic, group. OTTLA: the
+# ottla binary; GROUP_SH: where group.sh is.
 set -uo pipefail
+
+if [ "$1" = member ]; then
+  # It tells its assignment on standard error: "% Group g rebalanced (memberid m): assigned: t [0], t [1]". It commits
+  # nothing: a record that it is given while it is told to end is dropped, and would be committed.
+  exec kcat -b "$2" -G "$4" -u -X auto.offset.reset=earliest -X session.timeout.ms=6000 -X heartbeat.interval.ms=500 \
+    -X enable.auto.offset.store=false -f 'read\t%p\t%o\n' "$3" \
+    2> >(sed -u -n 's/^% Group .*: revoked: .*/assigned\t/p
+      /^% Group .*: assigned: /{s///;s/[^][]*\[\([0-9]*\)\]/,\1/g;s/^,/assigned\t/p}')
+fi
 bootstrap=$1 topic=$2
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
@@ -79,6 +89,16 @@ offsets() {
   done
 }
 
+group() { "$GROUP_SH" 1500 "$0" member "$bootstrap" "$topic" "$topic-group"; }
+
+# One reads a part and goes, the next one the rest: together all, nothing twice.
+commit() {
+  local reader=(kcat -q -b "$bootstrap" -G "$topic-commit" -X auto.offset.reset=earliest -f '%p|%o\n')
+  "${reader[@]}" -c 400 "$topic" >"$work/first" && [ "$(wc -l <"$work/first")" = 400 ] || return 1
+  "${reader[@]}" -c 1100 "$topic" >"$work/second" || return 1
+  [ "$(sort -u "$work/first" "$work/second" | wc -l)" = 1500 ]
+}
+
 delete() {
   "$OTTLA" topic delete "$topic" --bootstrap "$bootstrap" && ! kcat -b "$bootstrap" -L | grep -q "topic \"$topic\""
 }
@@ -90,5 +110,7 @@ step consume consume
 step seek seek
 step describe describe
 step offsets offsets
+step group group
+step commit commit
 step delete delete
 exit $failed

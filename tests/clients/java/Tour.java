@@ -2,47 +2,68 @@ import java.nio.charset.StandardCharsets;
 import java.time.Duration;
 import java.util.ArrayList;
 import java.util.Collection;
+import java.util.Collections;
 import java.util.HashMap;
+import java.util.HashSet;
 import java.util.List;
 import java.util.Map;
 import java.util.Objects;
 import java.util.Optional;
+import java.util.Set;
 import java.util.TreeMap;
+import java.util.TreeSet;
 import java.util.concurrent.ExecutionException;
 import java.util.concurrent.Future;
 import java.util.function.LongFunction;
 import java.util.stream.Collectors;
 import java.util.stream.IntStream;
 import org.apache.kafka.clients.admin.Admin;
+import org.apache.kafka.clients.admin.AlterConfigOp;
 import org.apache.kafka.clients.admin.Config;
 import org.apache.kafka.clients.admin.ConfigEntry;
 import org.apache.kafka.clients.admin.CreateTopicsOptions;
 import org.apache.kafka.clients.admin.DescribeClusterOptions;
 import org.apache.kafka.clients.admin.DescribeConfigsOptions;
 import org.apache.kafka.clients.admin.DescribeTopicsOptions;
+import org.apache.kafka.clients.admin.GroupListing;
 import org.apache.kafka.clients.admin.ListOffsetsOptions;
+import org.apache.kafka.clients.admin.NewPartitions;
 import org.apache.kafka.clients.admin.NewTopic;
 import org.apache.kafka.clients.admin.OffsetSpec;
+import org.apache.kafka.clients.admin.RecordsToDelete;
 import org.apache.kafka.clients.admin.TopicDescription;
+import org.apache.kafka.clients.consumer.CommitFailedException;
+import org.apache.kafka.clients.consumer.ConsumerRebalanceListener;
 import org.apache.kafka.clients.consumer.ConsumerRecord;
+import org.apache.kafka.clients.consumer.CooperativeStickyAssignor;
 import org.apache.kafka.clients.consumer.KafkaConsumer;
+import org.apache.kafka.clients.consumer.OffsetAndMetadata;
 import org.apache.kafka.clients.consumer.OffsetAndTimestamp;
+import org.apache.kafka.clients.consumer.RangeAssignor;
 import org.apache.kafka.clients.producer.KafkaProducer;
 import org.apache.kafka.clients.producer.ProducerRecord;
 import org.apache.kafka.clients.producer.RecordMetadata;
+import org.apache.kafka.common.GroupState;
 import org.apache.kafka.common.IsolationLevel;
 import org.apache.kafka.common.Node;
 import org.apache.kafka.common.TopicPartition;
 import org.apache.kafka.common.config.ConfigResource;
+import org.apache.kafka.common.errors.GroupIdNotFoundException;
+import org.apache.kafka.common.errors.InvalidConfigurationException;
+import org.apache.kafka.common.errors.RebalanceInProgressException;
 import org.apache.kafka.common.errors.TopicExistsException;
 import org.apache.kafka.common.errors.UnknownTopicOrPartitionException;
+import org.apache.kafka.common.errors.WakeupException;
 import org.apache.kafka.common.header.Header;
 import org.apache.kafka.common.header.internals.RecordHeader;
 import org.apache.kafka.common.serialization.ByteArrayDeserializer;
 import org.apache.kafka.common.serialization.ByteArraySerializer;
 import org.apache.kafka.common.utils.AppInfoParser;
 
-/** The tour with Kafka's own clients, by the rules of python/tour.py. Arguments: bootstrap address, topic. */
+/**
+ * The tour with Kafka's own clients, by the rules of python/tour.py. Arguments: bootstrap address, topic; as a member of
+ * a group: `member`, bootstrap address, topic, group, assignor.
+ */
 public final class Tour {
     static final int PARTITIONS = 6;
     static final int PER_CODEC = 300;
@@ -50,6 +71,9 @@ public final class Tour {
     static final String RETENTION_MS = "9000000000000";
     static final List<String> CODECS = List.of("none", "gzip", "snappy", "lz4", "zstd");
     static final int TOTAL = CODECS.size() * PER_CODEC;
+    static final int PARTITIONS_MORE = 8;
+    static final int SESSION_MS = 6000;
+    static final String NOTE = "a note \u2713"; // The metadata of committed offsets.
 
     final String bootstrap;
     final String topic;
@@ -278,6 +302,194 @@ public final class Tour {
         }
     }
 
+    KafkaConsumer<byte[], byte[]> inGroup(String group, Class<?> assignor) {
+        Map<String, Object> settings = Map.of("bootstrap.servers", bootstrap, "group.id", group, "enable.auto.commit", false,
+            "auto.offset.reset", "earliest", "session.timeout.ms", SESSION_MS, "heartbeat.interval.ms", 500,
+            "partition.assignment.strategy", assignor.getName());
+        return new KafkaConsumer<>(settings, new ByteArrayDeserializer(), new ByteArrayDeserializer());
+    }
+
+    /** One member of group.sh. */
+    void member(String group, Class<?> assignor) throws Exception {
+        var consumer = inGroup(group, assignor);
+        var main = Thread.currentThread();
+        Runtime.getRuntime().addShutdownHook(new Thread(() -> {
+            consumer.wakeup();
+            try {
+                main.join(10_000);
+            } catch (InterruptedException e) {
+                Thread.currentThread().interrupt();
+            }
+            Runtime.getRuntime().halt(main.isAlive() ? 1 : 0); // Else SIGTERM would be the exit code.
+        }));
+        consumer.subscribe(List.of(topic), new ConsumerRebalanceListener() {
+            private final TreeSet<Integer> assigned = new TreeSet<>();
+
+            private void print() {
+                var all = assigned.stream().map(String::valueOf).collect(Collectors.joining(","));
+                System.out.printf("assigned\t%s%n", all);
+            }
+
+            @Override
+            public void onPartitionsAssigned(Collection<TopicPartition> more) {
+                more.forEach(p -> assigned.add(p.partition()));
+                print();
+            }
+
+            @Override
+            public void onPartitionsRevoked(Collection<TopicPartition> less) {
+                less.forEach(p -> assigned.remove(p.partition()));
+                print();
+            }
+        });
+        try (consumer) {
+            while (true) {
+                for (var r : consumer.poll(Duration.ofMillis(200))) {
+                    System.out.printf("read\t%d\t%d%n", r.partition(), r.offset());
+                }
+                try {
+                    consumer.commitSync();
+                } catch (CommitFailedException | RebalanceInProgressException e) {
+                    System.err.println(e); // With the next ones, or another member reads them again.
+                }
+            }
+        } catch (WakeupException e) {
+            // It is told to leave.
+        }
+    }
+
+    /** group.sh with this program as the member. GROUP_SH: where it is. */
+    void group(String kind, Class<?> assignor) throws Exception {
+        var process = new ProcessBuilder(System.getenv("GROUP_SH"), "" + TOTAL, "java", "-XX:TieredStopAtLevel=1", "-cp",
+            System.getProperty("java.class.path"), "Tour", "member", bootstrap, topic, topic + "-" + kind, assignor.getName());
+        var started = process.redirectErrorStream(true).start();
+        check(new String(started.getInputStream().readAllBytes()), "", "group.sh");
+        check(started.waitFor(), 0, "exit code of group.sh");
+    }
+
+    static Map<Integer, Long> committed() {
+        return IntStream.range(0, PARTITIONS).boxed().collect(Collectors.toMap(p -> p, p -> 10L * (p + 1)));
+    }
+
+    static Map<Integer, Long> firstOfEach(KafkaConsumer<byte[], byte[]> consumer) {
+        Map<Integer, Long> seen = new TreeMap<>();
+        long deadline = System.nanoTime() + 30_000_000_000L;
+        while (seen.size() < PARTITIONS && System.nanoTime() < deadline) {
+            consumer.poll(Duration.ofSeconds(1)).forEach(r -> seen.putIfAbsent(r.partition(), r.offset()));
+        }
+        return seen;
+    }
+
+    static Map<Integer, Long> offsetsOf(Map<TopicPartition, OffsetAndMetadata> committed) {
+        Map<Integer, Long> offsets = new TreeMap<>();
+        committed.forEach((p, c) -> offsets.put(p.partition(), c.offset()));
+        return offsets;
+    }
+
+    void commit() throws Exception {
+        String group = topic + "-commit";
+        try (var consumer = inGroup(group, RangeAssignor.class)) {
+            consumer.subscribe(List.of(topic));
+            check(firstOfEach(consumer), all(0), "first offsets");
+            consumer.commitSync(each(p -> new OffsetAndMetadata(10 * (p + 1), NOTE)));
+            var found = consumer.committed(new HashSet<>(partitions));
+            check(offsetsOf(found), committed(), "committed");
+            check(found.values().stream().allMatch(c -> c.metadata().equals(NOTE)), true, "notes");
+            var described = admin.describeConsumerGroups(List.of(group)).all().get().get(group);
+            check(described.groupState(), GroupState.STABLE, "state of the group");
+            check(described.members().size(), 1, "members");
+            check(described.members().iterator().next().assignment().topicPartitions().size(), PARTITIONS, "its partitions");
+        }
+        try (var consumer = inGroup(group, RangeAssignor.class)) {
+            consumer.subscribe(List.of(topic));
+            check(firstOfEach(consumer), committed(), "offsets to go on from");
+        }
+    }
+
+    List<String> groupIds() throws Exception {
+        return admin.listGroups().all().get().stream().map(GroupListing::groupId).toList();
+    }
+
+    Map<Integer, Long> committedBy(String group) throws Exception {
+        return offsetsOf(admin.listConsumerGroupOffsets(group).partitionsToOffsetAndMetadata().get());
+    }
+
+    void groups() throws Exception {
+        List<String> names = List.of(topic + "-commit", topic + "-eager", topic + "-cooperative");
+        check(groupIds().containsAll(names), true, "groups listed");
+        for (var described : admin.describeConsumerGroups(names).all().get().values()) {
+            check(described.groupState(), GroupState.EMPTY, "state of " + described.groupId());
+        }
+        for (String name : names.subList(1, 3)) {
+            // A killed member may have read what it had not committed.
+            check(Collections.max(committedBy(name).values()), ends(0).get(0), "greatest offset of " + name);
+        }
+        admin.alterConsumerGroupOffsets(names.get(0), Map.of(partitions.get(0), new OffsetAndMetadata(3))).all().get();
+        admin.deleteConsumerGroupOffsets(names.get(0), Set.of(partitions.get(1))).all().get();
+        var want = new TreeMap<>(committed());
+        want.put(0, 3L);
+        want.remove(1);
+        check(committedBy(names.get(0)), want, "moved offsets");
+        admin.deleteConsumerGroups(names).all().get();
+        check(groupIds().stream().anyMatch(names::contains), false, "groups after their deletion");
+        try {
+            admin.describeConsumerGroups(List.of(names.get(0))).all().get();
+            throw new AssertionError("a deleted group was described");
+        } catch (ExecutionException e) {
+            check(e.getCause().getClass(), GroupIdNotFoundException.class, "deleted group");
+        }
+    }
+
+    void alter() throws Exception {
+        ConfigResource resource = new ConfigResource(ConfigResource.Type.TOPIC, topic);
+        admin.incrementalAlterConfigs(Map.of(resource, List.of(
+            new AlterConfigOp(new ConfigEntry("max.message.bytes", "2000000"), AlterConfigOp.OpType.SET),
+            new AlterConfigOp(new ConfigEntry("cleanup.policy", "compact"), AlterConfigOp.OpType.APPEND)))).all().get();
+        Config config = admin.describeConfigs(List.of(resource)).all().get().get(resource);
+        check(config.get("max.message.bytes").value(), "2000000", "max.message.bytes");
+        check(config.get("cleanup.policy").value(), "delete,compact", "cleanup.policy");
+        admin.incrementalAlterConfigs(Map.of(resource, List.of(
+            new AlterConfigOp(new ConfigEntry("max.message.bytes", null), AlterConfigOp.OpType.DELETE),
+            new AlterConfigOp(new ConfigEntry("cleanup.policy", "compact"), AlterConfigOp.OpType.SUBTRACT)))).all().get();
+        config = admin.describeConfigs(List.of(resource)).all().get().get(resource);
+        check(config.get("max.message.bytes").isDefault(), true, "max.message.bytes is a default");
+        check(config.get("cleanup.policy").value(), "delete", "cleanup.policy");
+        check(config.get("retention.ms").value(), RETENTION_MS, "retention.ms");
+        try {
+            var nonsense = new AlterConfigOp(new ConfigEntry("retention.ms", "soon"), AlterConfigOp.OpType.SET);
+            admin.incrementalAlterConfigs(Map.of(resource, List.of(nonsense))).all().get();
+            throw new AssertionError("nonsense was accepted");
+        } catch (ExecutionException e) {
+            check(e.getCause().getClass(), InvalidConfigurationException.class, "nonsense");
+        }
+        check(admin.listConfigResources().all().get().contains(resource), true, "config resources");
+    }
+
+    void partitions() throws Exception {
+        admin.createPartitions(Map.of(topic, NewPartitions.increaseTo(PARTITIONS_MORE))).all().get();
+        var described = admin.describeTopics(List.of(topic)).allTopicNames().get().get(topic);
+        check(described.partitions().size(), PARTITIONS_MORE, "partitions described");
+        Map<String, Object> settings = Map.of("bootstrap.servers", bootstrap);
+        try (var producer = new KafkaProducer<>(settings, new ByteArraySerializer(), new ByteArraySerializer())) {
+            var sent = producer.send(new ProducerRecord<>(topic, PARTITIONS_MORE - 1, null, bytes("new")));
+            check(sent.get().offset(), 0L, "a record to a new partition");
+        }
+        var nodes = admin.describeCluster().nodes().get().stream().map(Node::id).toList();
+        long replicas = admin.describeLogDirs(nodes).allDescriptions().get().values().stream()
+            .flatMap(dirs -> dirs.values().stream()).flatMap(dir -> dir.replicaInfos().keySet().stream())
+            .filter(p -> p.topic().equals(topic)).count();
+        check(replicas, (long) PARTITIONS_MORE, "replicas in the log directories");
+    }
+
+    void records() throws Exception {
+        var before = Map.of(partitions.get(0), RecordsToDelete.beforeOffset(100), partitions.get(1), RecordsToDelete.beforeOffset(-1));
+        var deleted = admin.deleteRecords(before).lowWatermarks();
+        check(deleted.get(partitions.get(0)).get().lowWatermark(), 100L, "low watermark");
+        check(deleted.get(partitions.get(1)).get().lowWatermark(), ends(0).get(1), "low watermark");
+        var first = admin.listOffsets(Map.of(partitions.get(0), OffsetSpec.earliest())).all().get();
+        check(first.get(partitions.get(0)).offset(), 100L, "first offset");
+    }
+
     void delete() throws Exception {
         admin.deleteTopics(List.of(topic)).all().get();
         check(admin.listTopics().names().get().contains(topic), false, "topic after its deletion");
@@ -298,7 +510,11 @@ public final class Tour {
         }
     }
 
-    public static void main(String[] args) {
+    public static void main(String[] args) throws Exception {
+        if (args[0].equals("member")) {
+            new Tour(args[1], args[2]).member(args[3], Class.forName(args[4]));
+            return;
+        }
         System.out.printf("client\tJava kafka-clients\t%s%n", AppInfoParser.getVersion());
         Tour tour = new Tour(args[0], args[1]);
         tour.step("create", tour::create);
@@ -313,6 +529,13 @@ public final class Tour {
         tour.step("seek", tour::seek);
         tour.step("describe", tour::describe);
         tour.step("offsets", tour::offsets);
+        tour.step("group eager", () -> tour.group("eager", RangeAssignor.class));
+        tour.step("group cooperative", () -> tour.group("cooperative", CooperativeStickyAssignor.class));
+        tour.step("commit", tour::commit);
+        tour.step("groups", tour::groups);
+        tour.step("alter", tour::alter);
+        tour.step("partitions", tour::partitions);
+        tour.step("records", tour::records);
         tour.step("delete", tour::delete);
         tour.admin.close();
         System.exit(tour.failed ? 1 : 0);

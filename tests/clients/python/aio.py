@@ -1,20 +1,61 @@
-"""The tour with aiokafka. Arguments: bootstrap address, topic."""
+"""The tour with aiokafka, which cannot delete groups. Arguments: bootstrap address, topic; as a member of a group:
+`member`, bootstrap address, topic, group."""
 
 import asyncio
 import sys
 import time
 
 import aiokafka
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRebalanceListener, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic, RecordsToDelete
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.errors import CommitFailedError
 
 import tour
 
-BOOTSTRAP, TOPIC = sys.argv[1:3]
-TOTAL = len(tour.CODECS) * tour.PER_CODEC
+BOOTSTRAP, TOPIC = sys.argv[2:4] if sys.argv[1] == "member" else sys.argv[1:3]
+TOTAL = tour.TOTAL
 PARTITIONS = [TopicPartition(TOPIC, p) for p in range(tour.PARTITIONS)]
 TOPIC_ALREADY_EXISTS = 36
+
+
+async def in_group(group, listener=None):
+    client = AIOKafkaConsumer(
+        bootstrap_servers=BOOTSTRAP, group_id=group, auto_offset_reset="earliest", enable_auto_commit=False,
+        session_timeout_ms=tour.SESSION_MS, heartbeat_interval_ms=500, metadata_max_age_ms=2000,
+    )
+    client.subscribe([TOPIC], listener=listener)
+    await client.start()
+    return client
+
+
+class Listener(ConsumerRebalanceListener):
+    def __init__(self, own):
+        self.own = own
+
+    async def on_partitions_assigned(self, all_):
+        self.own.has(p.partition for p in all_)
+
+    async def on_partitions_revoked(self, _):
+        self.own.has(())
+
+
+async def member(group):
+    own = tour.Member()
+    client = await in_group(group, Listener(own))
+    is_committed = True
+    while not own.leaves or not is_committed:
+        for partition, records in (await client.getmany(timeout_ms=200)).items():
+            for r in records:
+                own.read(partition.partition, r.offset)
+            is_committed = False
+        try:
+            if not is_committed:
+                await client.commit()
+                is_committed = True
+        except CommitFailedError:
+            pass  # The group rebalances: once more after it, or another member reads them again.
+    await client.stop()
 
 
 async def create(admin):
@@ -115,6 +156,87 @@ async def offsets():
     await client.stop()
 
 
+async def first_of_each(client):
+    seen = {}
+    deadline = time.monotonic() + 30
+    while len(seen) < tour.PARTITIONS and time.monotonic() < deadline:
+        for p, records in (await client.getmany(timeout_ms=1000)).items():
+            seen.setdefault(p.partition, records[0].offset)
+    return seen
+
+
+async def described(admin, group):
+    """State and number of members."""
+    _, name, state, _, _, members, *_ = (await admin.describe_consumer_groups([group]))[0].groups[0]
+    tour.check(name, group, "the group described")
+    return state, len(members)
+
+
+async def commit(admin):
+    group = TOPIC + "-commit"
+    client = await in_group(group)
+    tour.check(await first_of_each(client), {p: 0 for p in range(tour.PARTITIONS)}, "first offsets")
+    await client.commit({p: (tour.committed(p.partition), tour.NOTE) for p in PARTITIONS})
+    found = await admin.list_consumer_group_offsets(group)
+    want = {p: (tour.committed(p.partition), tour.NOTE) for p in PARTITIONS}
+    tour.check({p: (f.offset, f.metadata) for p, f in found.items()}, want, "committed")
+    tour.check(await described(admin, group), ("Stable", 1), "group with a member")
+    await client.stop()
+    client = await in_group(group)
+    tour.check(await first_of_each(client), {p: tour.committed(p) for p in range(tour.PARTITIONS)}, "offsets to go on from")
+    await client.stop()
+
+
+async def groups(admin):
+    names = [TOPIC + "-commit", TOPIC + "-group"]
+    listed = {name for name, *_ in await admin.list_consumer_groups()}
+    for name in names:
+        tour.check((name in listed, *await described(admin, name)), (True, "Empty", 0), f"group {name}")
+    found = await admin.list_consumer_group_offsets(names[1])
+    tour.check_group_of_three([f.offset for f in found.values()])
+
+
+async def topic_configs(admin, *names):
+    answers = await admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, TOPIC)])
+    config = {entry[0]: entry[1] for entry in answers[0].resources[0][4]}
+    return [config[name] for name in names]
+
+
+async def alter(admin):
+    retention = {"retention.ms": str(tour.RETENTION_MS)}
+    for more, want in (({"max.message.bytes": "2000000"}, "2000000"), ({}, "1048588")):  # It replaces them all.
+        resource = ConfigResource(ConfigResourceType.TOPIC, TOPIC, configs={**retention, **more})
+        answers = await admin.alter_configs([resource])
+        tour.check([error for error, *_ in answers[0].resources], [0], "error codes")
+        found = await topic_configs(admin, "retention.ms", "max.message.bytes")
+        tour.check(found, [str(tour.RETENTION_MS), want], "configs")
+
+
+async def partitions(admin):
+    await admin.create_partitions({TOPIC: NewPartitions(tour.PARTITIONS_MORE)})
+    described = (await admin.describe_topics([TOPIC]))[0]["partitions"]
+    tour.check(len(described), tour.PARTITIONS_MORE, "partitions described")
+    producer = AIOKafkaProducer(bootstrap_servers=BOOTSTRAP)
+    await producer.start()
+    sent = await producer.send_and_wait(TOPIC, b"new", partition=tour.PARTITIONS_MORE - 1)
+    tour.check((sent.partition, sent.offset), (tour.PARTITIONS_MORE - 1, 0), "a record to a new partition")
+    await producer.stop()
+
+
+async def records(admin):
+    deleted = await admin.delete_records({
+        PARTITIONS[0]: RecordsToDelete(before_offset=100), PARTITIONS[1]: RecordsToDelete(before_offset=-1),
+    })
+    last = len(tour.expected(TOTAL)[1])
+    tour.check(deleted, {PARTITIONS[0]: 100, PARTITIONS[1]: last}, "low watermarks")
+    client = await consumer()
+    client.assign(PARTITIONS[:1])
+    client.seek(PARTITIONS[0], 0)  # Out of range: the client goes to the earliest.
+    message = await asyncio.wait_for(client.getone(), 30)
+    tour.check(message.offset, 100, "first record")
+    await client.stop()
+
+
 async def delete(admin):
     response = await admin.delete_topics([TOPIC])
     tour.check([error for _, error, *_ in response.topic_error_codes], [0], "error codes")
@@ -132,9 +254,16 @@ async def main():
     await run.step_async("seek", seek)
     await run.step_async("describe", lambda: describe(admin))
     await run.step_async("offsets", offsets)
+    # The loop goes on meanwhile: the administrator's connections are looked after.
+    await run.step_async("group", lambda: asyncio.to_thread(tour.group_of_three, BOOTSTRAP, TOPIC, TOPIC + "-group"))
+    await run.step_async("commit", lambda: commit(admin))
+    await run.step_async("groups", lambda: groups(admin))
+    await run.step_async("alter", lambda: alter(admin))
+    await run.step_async("partitions", lambda: partitions(admin))
+    await run.step_async("records", lambda: records(admin))
     await run.step_async("delete", lambda: delete(admin))
     await admin.close()
     run.exit()
 
 
-asyncio.run(main())
+asyncio.run(member(sys.argv[4]) if sys.argv[1] == "member" else main())

@@ -1,9 +1,13 @@
-"""The tour with confluent-kafka (librdkafka). Arguments: bootstrap address, topic."""
+"""The tour with confluent-kafka (librdkafka). Arguments: bootstrap address, topic; as a member of a group: `member`,
+bootstrap address, topic, group, strategy."""
 
 import sys
 import time
+import warnings
 
 from confluent_kafka import (
+    ConsumerGroupState,
+    ConsumerGroupTopicPartitions,
     IsolationLevel,
     KafkaError,
     KafkaException,
@@ -14,21 +18,28 @@ from confluent_kafka import (
     libversion,
     version,
 )
-from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, OffsetSpec
+from confluent_kafka.admin import (
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    NewPartitions,
+    NewTopic,
+    OffsetSpec,
+)
 
 import tour
 
-BOOTSTRAP, TOPIC = sys.argv[1:3]
-TOTAL = len(tour.CODECS) * tour.PER_CODEC
+BOOTSTRAP, TOPIC = sys.argv[2:4] if sys.argv[1] == "member" else sys.argv[1:3]
+TOTAL = tour.TOTAL
 PARTITIONS = [TopicPartition(TOPIC, p) for p in range(tour.PARTITIONS)]
-admin = AdminClient({"bootstrap.servers": BOOTSTRAP})
 
 
 def wait(futures):
     return {key: future.result(30) for key, future in futures.items()}
 
 
-def consumer():
+def consumer(**settings):
     # librdkafka insists on a name; with assigned partitions and no commits no group comes to be.
     return Consumer({
         "bootstrap.servers": BOOTSTRAP,
@@ -37,7 +48,36 @@ def consumer():
         "auto.offset.reset": "earliest",
         "enable.partition.eof": True,
         "check.crcs": True,
+        **settings,
     })
+
+
+def in_group(group, strategy="range,roundrobin"):
+    return consumer(**{
+        "group.id": group, "partition.assignment.strategy": strategy, "session.timeout.ms": tour.SESSION_MS,
+        "heartbeat.interval.ms": 500, "enable.partition.eof": False, "topic.metadata.refresh.interval.ms": 2000,
+    })
+
+
+def member(group, strategy):
+    client, own = in_group(group, strategy), tour.Member()
+    # With cooperative members a callback gets only what changes.
+    client.subscribe(
+        [TOPIC],
+        on_assign=lambda _, more: own.has(own.assigned | {p.partition for p in more}),
+        on_revoke=lambda _, less: own.has(own.assigned - {p.partition for p in less}),
+    )
+    is_committed = True
+    while not own.leaves or not is_committed:
+        for message in client.consume(100, 0.2):
+            if not message.error():
+                own.read(message.partition(), message.offset())
+                is_committed = False
+        try:
+            is_committed = is_committed or client.commit(asynchronous=False) is not None
+        except KafkaException:
+            pass  # The group rebalances: once more after it, or another member reads them again.
+    client.close()
 
 
 def create():
@@ -142,11 +182,110 @@ def offsets():
     client.close()
 
 
+def commit():
+    group = TOPIC + "-commit"
+    client = in_group(group)
+    client.subscribe([TOPIC])
+    tour.check(first_of_each(client), {p: 0 for p in range(tour.PARTITIONS)}, "first offsets")
+    client.commit(offsets=[
+        TopicPartition(TOPIC, p, tour.committed(p), tour.NOTE) for p in range(tour.PARTITIONS)
+    ], asynchronous=False)
+    found = {p.partition: (p.offset, p.metadata) for p in client.committed(PARTITIONS, 10)}
+    tour.check(found, {p: (tour.committed(p), tour.NOTE) for p in range(tour.PARTITIONS)}, "committed")
+    described = wait(admin.describe_consumer_groups([group]))[group]
+    tour.check((described.state, len(described.members)), (ConsumerGroupState.STABLE, 1), "group with a member")
+    tour.check(len(described.members[0].assignment.topic_partitions), tour.PARTITIONS, "partitions of the member")
+    client.close()
+    client = in_group(group)
+    client.subscribe([TOPIC])
+    tour.check(first_of_each(client), {p: tour.committed(p) for p in range(tour.PARTITIONS)}, "offsets to go on from")
+    client.close()
+
+
+def first_of_each(client):
+    seen = {}
+    deadline = time.monotonic() + 30
+    while len(seen) < tour.PARTITIONS and time.monotonic() < deadline:
+        message = client.poll(1)
+        if message is not None and not message.error():
+            seen.setdefault(message.partition(), message.offset())
+    return seen
+
+
+def group_ids():
+    listed = admin.list_consumer_groups().result(10)
+    tour.check(listed.errors, [], "errors of the list")
+    return {group.group_id for group in listed.valid}
+
+
+def groups():
+    names = [TOPIC + "-commit", TOPIC + "-eager", TOPIC + "-cooperative"]
+    tour.check(set(names) <= group_ids(), True, "groups listed")
+    for name, described in wait(admin.describe_consumer_groups(names)).items():
+        tour.check((described.state, described.members), (ConsumerGroupState.EMPTY, []), f"group {name}")
+    for name in names[1:]:
+        found = wait(admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(name)]))[name].topic_partitions
+        tour.check_group_of_three([p.offset for p in found])
+    moved = ConsumerGroupTopicPartitions(names[0], [TopicPartition(TOPIC, 0, 3)])
+    wait(admin.alter_consumer_group_offsets([moved]))
+    found = wait(admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(names[0])]))[names[0]]
+    want = {p: tour.committed(p) if p else 3 for p in range(tour.PARTITIONS)}
+    tour.check({p.partition: p.offset for p in found.topic_partitions}, want, "moved offsets")
+    wait(admin.delete_consumer_groups(names))
+    tour.check(set(names) & group_ids(), set(), "groups after their deletion")
+
+
+def alter():
+    resource = ConfigResource(ConfigResource.Type.TOPIC, TOPIC, incremental_configs=[
+        ConfigEntry("max.message.bytes", "2000000", incremental_operation=AlterConfigOpType.SET),
+        ConfigEntry("cleanup.policy", "compact", incremental_operation=AlterConfigOpType.APPEND),
+    ])
+    wait(admin.incremental_alter_configs([resource]))
+    config = wait(admin.describe_configs([resource]))[resource]
+    values = [config[name].value for name in ("retention.ms", "max.message.bytes", "cleanup.policy")]
+    tour.check(values, [str(tour.RETENTION_MS), "2000000", "delete,compact"], "configs")
+    # The older way replaces them all.
+    warnings.simplefilter("ignore", DeprecationWarning)
+    resource = ConfigResource(ConfigResource.Type.TOPIC, TOPIC, {"retention.ms": str(tour.RETENTION_MS)})
+    wait(admin.alter_configs([resource]))
+    config = wait(admin.describe_configs([resource]))[resource]
+    tour.check((config["max.message.bytes"].is_default, config["cleanup.policy"].value), (True, "delete"), "configs")
+
+
+def partitions():
+    wait(admin.create_partitions([NewPartitions(TOPIC, tour.PARTITIONS_MORE)]))
+    described = wait(admin.describe_topics(TopicCollection([TOPIC])))[TOPIC]
+    tour.check(len(described.partitions), tour.PARTITIONS_MORE, "partitions described")
+    acknowledged = []
+    producer = Producer({"bootstrap.servers": BOOTSTRAP})
+    producer.produce(
+        TOPIC, b"new", partition=tour.PARTITIONS_MORE - 1,
+        on_delivery=lambda error, m: acknowledged.append((error, m.partition(), m.offset())),
+    )
+    producer.flush(30)
+    tour.check(acknowledged, [(None, tour.PARTITIONS_MORE - 1, 0)], "a record to a new partition")
+
+
+def records():
+    deleted = wait(admin.delete_records([TopicPartition(TOPIC, 0, 100), TopicPartition(TOPIC, 1, -1)]))
+    last = len(tour.expected(TOTAL)[1])
+    tour.check({p.partition: d.low_watermark for p, d in deleted.items()}, {0: 100, 1: last}, "low watermarks")
+    client = consumer()
+    tour.check(client.get_watermark_offsets(TopicPartition(TOPIC, 0), 10)[0], 100, "first offset")
+    client.assign([TopicPartition(TOPIC, 0, 0)])  # Out of range: the client goes to the earliest.
+    tour.check(client.consume(1, 30)[0].offset(), 100, "first record")
+    client.close()
+
+
 def delete():
     wait(admin.delete_topics([TOPIC]))
     tour.check(TOPIC in admin.list_topics(timeout=10).topics, False, "topic after its deletion")
 
 
+if sys.argv[1] == "member":
+    member(*sys.argv[4:])
+    sys.exit()
+admin = AdminClient({"bootstrap.servers": BOOTSTRAP})
 run = tour.Tour("confluent-kafka", f"{version()} (librdkafka {libversion()[0]})")
 run.step("create", create)
 for index, codec in enumerate(tour.CODECS):
@@ -156,5 +295,12 @@ run.step("consume", consume)
 run.step("seek", seek)
 run.step("describe", describe)
 run.step("offsets", offsets)
+for kind, strategy in (("eager", "range,roundrobin"), ("cooperative", "cooperative-sticky")):
+    run.step(f"group {kind}", lambda: tour.group_of_three(BOOTSTRAP, TOPIC, f"{TOPIC}-{kind}", strategy))
+run.step("commit", commit)
+run.step("groups", groups)
+run.step("alter", alter)
+run.step("partitions", partitions)
+run.step("records", records)
 run.step("delete", delete)
 run.exit()

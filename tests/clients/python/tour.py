@@ -1,13 +1,31 @@
 """What every client of the tour writes and must read back, and how it reports.
 
-A tour is the same for each client: create a topic, produce records with each codec, read them back by
-assigned partitions, seek by timestamp, describe, list offsets, delete. The records are a function of
-their number alone, so that a program needs no memory of what it wrote. The programs in the other
-languages follow the same rules.
+A tour is the same for each client, as far as the client has it:
+
+  create       a topic: judged, created, refused a second time
+  produce      records with each codec
+  consume      them all by assigned partitions, field by field
+  seek         by timestamp
+  describe     cluster, topic, configs of topic and brokers
+  offsets      first, last, greatest timestamp, by timestamp
+  group        three members share the topic, one leaves, one is killed (../group.sh)
+  commit       offsets with a note from within a group; the next member goes on from there
+  groups       listed, described, their offsets read and moved, deleted
+  alter        configs of the topic, both ways of the protocol
+  partitions   are added and take records
+  records      are deleted
+  delete       the topic
+
+The records are a function of their number alone, so that a program needs no memory of what it wrote. The programs in
+the other languages follow the same rules.
 
 A program prints `client NAME VERSION` and one line `step NAME ok|failed DETAIL` a step, separated by
-tabs; `scripts/clients.sh` makes the table. It knows nothing of ottla."""
+tabs; `scripts/clients.sh` makes the table. Started with `member` as its first argument it is one member of a group, as
+../group.sh wants it. It knows nothing of ottla."""
 
+import os
+import signal
+import subprocess
 import sys
 import traceback
 
@@ -16,6 +34,10 @@ PER_CODEC = 300
 BASE_MS = 1_700_000_000_000
 RETENTION_MS = 9_000_000_000_000  # The records are old: the default retention would delete them.
 CODECS = ["none", "gzip", "snappy", "lz4", "zstd"]
+TOTAL = len(CODECS) * PER_CODEC
+NOTE = "a note \u2713"  # The metadata of committed offsets.
+PARTITIONS_MORE = 8
+SESSION_MS = 6000
 
 
 def partition(n):
@@ -55,6 +77,45 @@ def expected(total):
         log = logs[partition(n)]
         log.append((len(log), timestamp(n), key(n), value(n), headers(n)))
     return logs
+
+
+def committed(p):
+    """What the step `commit` commits in each partition."""
+    return 10 * (p + 1)
+
+
+def group_of_three(*member):
+    """Runs ../group.sh with this program as the member; `member` are its arguments. GROUP_SH: where it is."""
+    command = [os.environ["GROUP_SH"], str(TOTAL), sys.executable, os.path.abspath(sys.argv[0]), "member", *member]
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    check((done.returncode, done.stdout), (0, ""), "group.sh")
+
+
+def check_group_of_three(offsets):
+    """What that group has committed: no more than there is, and somewhere all (a killed member may have read what it had
+    not committed)."""
+    end = TOTAL // PARTITIONS
+    check((max(offsets), min(offsets) >= 0), (end, True), f"committed {offsets}")
+
+
+class Member:
+    """What a member of ../group.sh prints, and whether it was told to leave."""
+
+    def __init__(self):
+        self.leaves = False
+        self.assigned = set()
+        signal.signal(signal.SIGTERM, self._leave)
+
+    def _leave(self, *_):
+        self.leaves = True
+
+    def has(self, partitions):
+        """All that it has now."""
+        self.assigned = set(partitions)
+        print("assigned", ",".join(map(str, sorted(self.assigned))), sep="\t", flush=True)
+
+    def read(self, partition, offset):
+        print("read", partition, offset, sep="\t", flush=True)
 
 
 def check(got, want, what):

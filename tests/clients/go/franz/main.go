@@ -1,4 +1,5 @@
-// The tour with franz-go and kadm. Arguments: bootstrap address, topic.
+// The tour with franz-go and kadm. Arguments: bootstrap address, topic; as a member of a group: "member", bootstrap
+// address, topic, group.
 package main
 
 import (
@@ -14,9 +15,10 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
-var bootstrap, topic = os.Args[1], os.Args[2]
+var bootstrap, topic string
 
 func client(options ...kgo.Opt) *kgo.Client {
 	made, err := kgo.NewClient(append(options, kgo.SeedBrokers(bootstrap))...)
@@ -211,6 +213,240 @@ func offsets(ctx context.Context, admin *kadm.Client) error {
 	return nil
 }
 
+func inGroup(group string, options ...kgo.Opt) *kgo.Client {
+	return client(append(options, kgo.ConsumerGroup(group), kgo.ConsumeTopics(topic), kgo.DisableAutoCommit(),
+		kgo.SessionTimeout(tour.Session), kgo.HeartbeatInterval(500*time.Millisecond))...)
+}
+
+func member(group string) {
+	var member tour.Member
+	told := member.Told()
+	ctx, cancel := context.WithCancel(context.Background())
+	changed := func(has bool) func(context.Context, *kgo.Client, map[string][]int32) {
+		return func(_ context.Context, _ *kgo.Client, partitions map[string][]int32) {
+			member.Has(partitions[topic], has)
+		}
+	}
+	consumer := inGroup(group,
+		kgo.OnPartitionsAssigned(changed(true)), kgo.OnPartitionsRevoked(changed(false)), kgo.OnPartitionsLost(changed(false)))
+	go func() { <-told; cancel() }()
+	for ctx.Err() == nil {
+		fetches := consumer.PollFetches(ctx)
+		fetches.EachRecord(func(r *kgo.Record) { member.Read(r.Partition, r.Offset) })
+		// Where the group rebalances this fails; the records are committed with the next ones, or read again.
+		_ = consumer.CommitUncommittedOffsets(context.Background())
+	}
+	consumer.Close()
+}
+
+// firstOfEach gives the offset of the first record that comes of each partition.
+func firstOfEach(ctx context.Context, consumer *kgo.Client) (map[int32]int64, error) {
+	seen := map[int32]int64{}
+	for len(seen) < tour.Partitions {
+		fetches := consumer.PollFetches(ctx)
+		if err := fetches.Err(); err != nil {
+			return nil, err
+		}
+		fetches.EachRecord(func(r *kgo.Record) {
+			if _, is := seen[r.Partition]; !is {
+				seen[r.Partition] = r.Offset
+			}
+		})
+	}
+	return seen, nil
+}
+
+func goesOn(ctx context.Context, consumer *kgo.Client, want map[int32]int64) error {
+	seen, err := firstOfEach(ctx, consumer)
+	if err != nil {
+		return err
+	}
+	return tour.Check(seen, want, "offsets to go on from")
+}
+
+func commit(ctx context.Context, admin *kadm.Client) error {
+	group := topic + "-commit"
+	consumer := inGroup(group)
+	defer consumer.Close()
+	if err := goesOn(ctx, consumer, tour.All(0)); err != nil {
+		return err
+	}
+	offsets := map[string]map[int32]kgo.EpochOffset{topic: {}}
+	for p, at := range tour.Committed() {
+		offsets[topic][p] = kgo.EpochOffset{Epoch: -1, Offset: at}
+	}
+	memberId, generation := consumer.GroupMetadata()
+	var failure error
+	withNote := kgo.PreCommitFnContext(ctx, func(request *kmsg.OffsetCommitRequest) error {
+		if err := tour.Check(request.MemberID, memberId, "member of the commit"); err != nil {
+			return err
+		}
+		for t := range request.Topics {
+			for p := range request.Topics[t].Partitions {
+				request.Topics[t].Partitions[p].Metadata = kmsg.StringPtr(tour.Note)
+			}
+		}
+		return tour.Check(request.Generation, generation, "generation of the commit")
+	})
+	consumer.CommitOffsetsSync(withNote, offsets,
+		func(_ *kgo.Client, _ *kmsg.OffsetCommitRequest, response *kmsg.OffsetCommitResponse, err error) {
+			failure = err
+			if err == nil {
+				for _, p := range response.Topics[0].Partitions {
+					failure = errors.Join(failure, kerr.ErrorForCode(p.ErrorCode))
+				}
+			}
+		})
+	if failure != nil {
+		return failure
+	}
+	found, err := admin.FetchOffsets(ctx, group)
+	if err != nil {
+		return err
+	}
+	for p, at := range tour.Committed() {
+		offset, _ := found.Lookup(topic, p)
+		if err := tour.Check(fmt.Sprint(offset.At, offset.Metadata), fmt.Sprint(at, tour.Note), "committed"); err != nil {
+			return err
+		}
+	}
+	described, err := admin.DescribeGroups(ctx, group)
+	if err != nil {
+		return err
+	}
+	if err := tour.Check(fmt.Sprint(described[group].State, len(described[group].Members)), "Stable1", "group"); err != nil {
+		return err
+	}
+	consumer.Close()
+	next := inGroup(group)
+	defer next.Close()
+	return goesOn(ctx, next, tour.Committed())
+}
+
+func groups(ctx context.Context, admin *kadm.Client) error {
+	names := []string{topic + "-commit", topic + "-group"}
+	described, err := admin.DescribeGroups(ctx, names...)
+	if err != nil || described.Error() != nil {
+		return errors.Join(err, described.Error())
+	}
+	for _, group := range described {
+		if err := tour.Check(fmt.Sprint(group.State, len(group.Members)), "Empty0", "group "+group.Group); err != nil {
+			return err
+		}
+	}
+	// A killed member may have read what it had not committed.
+	lags, err := admin.Lag(ctx, names[1])
+	if err != nil || lags.Error() != nil {
+		return errors.Join(err, lags.Error())
+	}
+	if lag := lags[names[1]].Lag.Total(); lag < 0 || lag >= int64(tour.Total) {
+		return fmt.Errorf("the lag of %s is %d", names[1], lag)
+	}
+	moved := kadm.Offsets{}
+	moved.AddOffset(topic, 0, 3, -1)
+	if err := admin.CommitAllOffsets(ctx, names[0], moved); err != nil {
+		return err
+	}
+	dropped := kadm.TopicsSet{}
+	dropped.Add(topic, 1)
+	gone, err := admin.DeleteOffsets(ctx, names[0], dropped)
+	if err != nil || gone.Error() != nil {
+		return errors.Join(err, gone.Error())
+	}
+	found, err := admin.FetchOffsets(ctx, names[0])
+	if err != nil {
+		return err
+	}
+	want := tour.Committed()
+	want[0] = 3
+	delete(want, 1)
+	got := map[int32]int64{}
+	found.Each(func(o kadm.OffsetResponse) { got[o.Partition] = o.At })
+	if err := tour.Check(got, want, "moved offsets"); err != nil {
+		return err
+	}
+	listed, err := admin.ListGroups(ctx)
+	if err != nil {
+		return err
+	}
+	deleted, err := admin.DeleteGroups(ctx, names...)
+	if err != nil || deleted.Error() != nil {
+		return errors.Join(err, deleted.Error())
+	}
+	after, err := admin.ListGroups(ctx)
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		_, before := listed[name]
+		_, still := after[name]
+		if err := tour.Check([2]bool{before, still}, [2]bool{true, false}, "listed before and after the deletion"); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func topicConfigs(ctx context.Context, admin *kadm.Client, want string) error {
+	configs, err := admin.DescribeTopicConfigs(ctx, topic)
+	if err != nil {
+		return err
+	}
+	values := map[string]string{}
+	for _, config := range configs[0].Configs {
+		values[config.Key] = config.MaybeValue()
+	}
+	got := values["retention.ms"] + " " + values["max.message.bytes"] + " " + values["cleanup.policy"]
+	return tour.Check(got, want, "configs")
+}
+
+func alter(ctx context.Context, admin *kadm.Client) error {
+	retention, size, policy := tour.RetentionMs, "2000000", "compact"
+	altered, err := admin.AlterTopicConfigs(ctx, []kadm.AlterConfig{
+		{Op: kadm.SetConfig, Name: "max.message.bytes", Value: &size},
+		{Op: kadm.AppendConfig, Name: "cleanup.policy", Value: &policy},
+	}, topic)
+	if err != nil || altered[0].Err != nil {
+		return errors.Join(err, altered[0].Err)
+	}
+	if err := topicConfigs(ctx, admin, retention+" 2000000 delete,compact"); err != nil {
+		return err
+	}
+	// The older way replaces them all.
+	altered, err = admin.AlterTopicConfigsState(ctx, []kadm.AlterConfig{{Name: "retention.ms", Value: &retention}}, topic)
+	if err != nil || altered[0].Err != nil {
+		return errors.Join(err, altered[0].Err)
+	}
+	return topicConfigs(ctx, admin, retention+" 1048588 delete")
+}
+
+func partitions(ctx context.Context, admin *kadm.Client) error {
+	created, err := admin.UpdatePartitions(ctx, tour.PartitionsMore, topic)
+	if err != nil || created.Error() != nil {
+		return errors.Join(err, created.Error())
+	}
+	producer := client(kgo.RecordPartitioner(kgo.ManualPartitioner()))
+	defer producer.Close()
+	record := &kgo.Record{Topic: topic, Partition: tour.PartitionsMore - 1, Value: []byte("new")}
+	if err := producer.ProduceSync(ctx, record).FirstErr(); err != nil {
+		return err
+	}
+	return tour.Check(record.Offset, int64(0), "a record to a new partition")
+}
+
+func records(ctx context.Context, admin *kadm.Client) error {
+	offsets := kadm.Offsets{}
+	offsets.AddOffset(topic, 0, 100, -1)
+	offsets.AddOffset(topic, 1, -1, -1)
+	deleted, err := admin.DeleteRecords(ctx, offsets)
+	if err != nil || deleted.Error() != nil {
+		return errors.Join(err, deleted.Error())
+	}
+	got := map[int32]int64{}
+	deleted.Each(func(r kadm.DeleteRecordsResponse) { got[r.Partition] = r.LowWatermark })
+	return tour.Check(got, map[int32]int64{0: 100, 1: tour.Ends()[1]}, "low watermarks")
+}
+
 func remove(ctx context.Context, admin *kadm.Client) error {
 	if _, err := admin.DeleteTopic(ctx, topic); err != nil {
 		return err
@@ -234,7 +470,13 @@ func version() string {
 }
 
 func main() {
-	ctx, cancel := context.WithTimeout(context.Background(), 90*time.Second)
+	bootstrap, topic = os.Args[1], os.Args[2]
+	if bootstrap == "member" {
+		bootstrap, topic = os.Args[2], os.Args[3]
+		member(os.Args[4])
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 100*time.Second)
 	defer cancel()
 	admin := kadm.NewClient(client())
 	run := tour.Start("franz-go", version())
@@ -246,6 +488,12 @@ func main() {
 	run.Step("seek", func() error { return seek(ctx, admin) })
 	run.Step("describe", func() error { return describe(ctx, admin) })
 	run.Step("offsets", func() error { return offsets(ctx, admin) })
+	run.Step("group", func() error { return tour.GroupOfThree(bootstrap, topic, topic+"-group") })
+	run.Step("commit", func() error { return commit(ctx, admin) })
+	run.Step("groups", func() error { return groups(ctx, admin) })
+	run.Step("alter", func() error { return alter(ctx, admin) })
+	run.Step("partitions", func() error { return partitions(ctx, admin) })
+	run.Step("records", func() error { return records(ctx, admin) })
 	run.Step("delete", func() error { return remove(ctx, admin) })
 	run.Exit()
 }

@@ -5,15 +5,27 @@ package tour
 import (
 	"bytes"
 	"fmt"
+	"maps"
 	"os"
+	"os/exec"
+	"os/signal"
 	"reflect"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
 )
 
 const (
-	Partitions  = 6
-	PerCodec    = 300
-	BaseMs      = int64(1_700_000_000_000)
-	RetentionMs = "9000000000000"
+	Partitions     = 6
+	PartitionsMore = 8
+	PerCodec       = 300
+	BaseMs         = int64(1_700_000_000_000)
+	RetentionMs    = "9000000000000"
+	Note           = "a note \u2713" // The metadata of committed offsets.
+	Session        = 6 * time.Second
 )
 
 var Codecs = []string{"none", "gzip", "snappy", "lz4", "zstd"}
@@ -71,7 +83,7 @@ func Expected() map[int32][]Record {
 
 func Check(got, want any, what string) error {
 	if !reflect.DeepEqual(got, want) {
-		return fmt.Errorf("%s: got %.300v, want %.300v", what, got, want)
+		return fmt.Errorf("%s: got %.300s, want %.300s", what, fmt.Sprint(got), fmt.Sprint(want))
 	}
 	return nil
 }
@@ -131,6 +143,67 @@ func All(offset int64) map[int32]int64 {
 		offsets[p] = offset
 	}
 	return offsets
+}
+
+// Committed gives what the step "commit" commits.
+func Committed() map[int32]int64 {
+	offsets := map[int32]int64{}
+	for p := range int32(Partitions) {
+		offsets[p] = int64(10 * (p + 1))
+	}
+	return offsets
+}
+
+// GroupOfThree runs group.sh with this program as the member; `member` are its arguments. GROUP_SH: where it is.
+func GroupOfThree(member ...string) error {
+	arguments := append([]string{strconv.Itoa(Total), os.Args[0], "member"}, member...)
+	output, err := exec.Command(os.Getenv("GROUP_SH"), arguments...).CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("group.sh: %w: %s", err, output)
+	}
+	return nil
+}
+
+// Member prints what a member of group.sh prints.
+type Member struct {
+	lock     sync.Mutex
+	assigned map[int32]bool
+}
+
+func (m *Member) print(line string) {
+	m.lock.Lock()
+	defer m.lock.Unlock()
+	fmt.Println(line)
+}
+
+// Has tells that it has these partitions now, or has them no more.
+func (m *Member) Has(partitions []int32, has bool) {
+	m.lock.Lock()
+	if m.assigned == nil {
+		m.assigned = map[int32]bool{}
+	}
+	for _, p := range partitions {
+		if m.assigned[p] = has; !has {
+			delete(m.assigned, p)
+		}
+	}
+	var all []string
+	for _, p := range slices.Sorted(maps.Keys(m.assigned)) {
+		all = append(all, fmt.Sprint(p))
+	}
+	m.lock.Unlock()
+	m.print("assigned\t" + strings.Join(all, ","))
+}
+
+func (m *Member) Read(partition int32, offset int64) {
+	m.print(fmt.Sprintf("read\t%d\t%d", partition, offset))
+}
+
+// Told gives a channel that says when the member shall leave.
+func (m *Member) Told() <-chan os.Signal {
+	told := make(chan os.Signal, 1)
+	signal.Notify(told, syscall.SIGTERM)
+	return told
 }
 
 type Tour struct{ failed int }
