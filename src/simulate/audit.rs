@@ -13,6 +13,7 @@ use kafka_protocol::protocol::Request;
 use uuid::Uuid;
 
 use super::admin::METADATA;
+use super::compacted::TOPIC;
 use super::link::{Link, decode};
 use super::model::{Model, Name, PartKey, TopicState};
 use super::reader::list_request;
@@ -99,7 +100,9 @@ impl Audit<'_> {
         let mut listed: BTreeMap<String, Uuid> = BTreeMap::new();
         // Kafka's own topics belong to nobody here.
         let mut response = response;
-        response.topics.retain(|topic| !topic.is_internal);
+        response
+            .topics
+            .retain(|topic| !topic.is_internal && topic.name.as_ref().is_none_or(|name| name.as_str() != TOPIC));
         for topic in &response.topics {
             listed.insert(topic.name.as_ref().map_or(String::new(), |name| name.to_string()), topic.topic_id);
         }

@@ -8,6 +8,7 @@ use super::admin::Admin;
 use super::audit::Audit;
 use super::chaos::Chaos;
 use super::committer::Committer;
+use super::compacted::Compacted;
 use super::model::{End, Model, PartKey, TopicState};
 use super::plan::{Plan, Shape};
 use super::reader::Reader;
@@ -113,6 +114,7 @@ struct History<'a> {
     readers: Vec<Reader>,
     admin: Admin,
     committer: Committer,
+    compacted: Option<Compacted>,
 }
 
 /// What a life ends with, and whether it came from a power cut on the way.
@@ -130,6 +132,7 @@ impl<'a> History<'a> {
             model: Model::default(),
             story,
             told: Told::default(),
+            compacted: plan.has_compacted.then(|| Compacted::new(Rng::new(plan.seed ^ 0xc0a9))),
             admin: Admin::new(rng.fork()),
             committer: Committer::new(0, rng.fork()),
             writers: (0..plan.writer_count)
@@ -174,6 +177,9 @@ impl<'a> History<'a> {
             .set("log.segment.bytes", segment_kib * KIB)
             .set("log.retention.check.interval.ms", 200)
             .set("num.partitions", 2)
+            .set("log.cleaner.backoff.ms", 20)
+            .set("log.cleaner.dedupe.buffer.size", if self.plan.seed % 4 == 3 { 24 * 40 } else { MIB })
+            .set("offsets.topic.segment.bytes", 16 * KIB)
             .set("offsets.topic.num.partitions", 3);
         spec.tail_size_bytes = [64 * KIB, MIB][rng.in_range(0..2) as usize];
         spec.is_disorderly = rng.chance(1, 3);
@@ -219,6 +225,8 @@ impl<'a> History<'a> {
         self.readers.iter_mut().for_each(|reader| reader.begin_life(usize::from(shard_count)));
         self.admin.begin_life();
         self.committer.begin_life();
+        let wall_ms = self.world.now().wall.0;
+        self.compacted.iter_mut().for_each(|client| client.begin_life(wall_ms));
         let played = self.play(&mut node, chaos, rng)?;
         self.told.request_count += node.shards.iter().map(|shard| shard.broker().counters.requests).sum::<u64>();
         match (played, chaos.end) {
@@ -290,6 +298,7 @@ impl<'a> History<'a> {
     /// A step of the node, then everybody's.
     fn step(&mut self, node: &mut SimNode, chaos: &mut Chaos, is_busy: bool) -> Result<bool, Violation> {
         let clients = self.writers.iter().map(Writer::next_at).chain(self.readers.iter().map(Reader::next_at));
+        let clients = clients.chain(self.compacted.iter().map(Compacted::next_at));
         let now = self.world.now().monotonic;
         let wanted = clients
             .chain([self.admin.next_at(), self.committer.next_at(), chaos.next_at()])
@@ -324,6 +333,7 @@ impl<'a> History<'a> {
         }
         self.admin.act(&mut scene)?;
         self.committer.act(&mut scene)?;
+        self.compacted.iter_mut().try_for_each(|client| client.act(&mut scene))?;
         Ok(!self.world.is_power_cut())
     }
 
@@ -338,6 +348,7 @@ impl<'a> History<'a> {
             };
             let open: usize = self.writers.iter().map(|writer| writer.open_count(offline)).sum();
             let asked: usize = self.readers.iter().map(Reader::under_way_count).sum();
+            let asked = asked + self.compacted.as_ref().map_or(0, Compacted::under_way_count);
             if open + asked + self.admin.under_way_count() + self.committer.under_way_count() == 0 {
                 break;
             }

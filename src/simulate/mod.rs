@@ -10,10 +10,10 @@
 //! | [`plan`] | what a history is made of; smaller plans |
 //! | [`history`] | lives of the node, one after the other |
 //! | [`chaos`] | the faults of one life |
-//! | [`writer`], [`reader`], [`admin`], [`committer`] | clients |
+//! | [`writer`], [`reader`], [`admin`], [`committer`], [`compacted`] | clients |
 //! | [`audit`] | the comparison after a start |
 //! | [`model`] | what is known, and what contradicts it |
-//! | [`scene`], [`link`], [`wire`] | what clients act on |
+//! | [`scene`], [`link`], [`wire`], [`keyed`] | what clients act on |
 //! | [`violation`] | the promises |
 //! | [`mutants`] | broken rules that the checkers must find |
 //! | [`minimise`] | the shortest plan that still fails |
@@ -26,7 +26,9 @@ pub mod admin;
 pub mod audit;
 pub mod chaos;
 pub mod committer;
+pub mod compacted;
 pub mod history;
+pub mod keyed;
 pub mod link;
 pub mod minimise;
 pub mod model;

@@ -38,6 +38,8 @@ enum Aim {
     Topics,
     /// Segments that are used again and again, and slow readers.
     Readers,
+    /// A compacted topic, and crashes.
+    Compaction,
 }
 
 const fn mutant(name: &'static str, what: &'static str, aim: Aim, seed_count_max: u64) -> Mutant {
@@ -49,7 +51,7 @@ const fn rare(name: &'static str, what: &'static str, aim: Aim, seed_count_max: 
 }
 
 /// All of them.
-pub const ALL: [Mutant; 27] = [
+pub const ALL: [Mutant; 34] = [
     mutant("skip_sync", "commits are not synced", Aim::Crashes, 10),
     rare("skip_two_step", "a header across two blocks of a reused file is written in one step", Aim::Reuse, 200),
     mutant("skip_tail_carry", "a new buffer does not begin with the unfinished block", Aim::Crashes, 10),
@@ -76,6 +78,13 @@ pub const ALL: [Mutant; 27] = [
     mutant("retain_nothing", "topics without retention by size get one", Aim::Any, 10),
     mutant("apply_at_the_controller_only", "shards say that they know a topic and do not", Aim::Topics, 10),
     rare("write_into_a_deleted_directory", "a topic created again uses the old one's directory", Aim::Topics, 60),
+    mutant("drop_the_last_value", "compaction drops a key's last record", Aim::Compaction, 10),
+    mutant("tombstones_go_early", "compaction drops tombstones at once", Aim::Compaction, 20),
+    mutant("forget_gaps", "reads do not expect that offsets are gone", Aim::Compaction, 20),
+    rare("keep_old_places", "readers use places in segments that were replaced", Aim::Compaction, 60),
+    rare("swap_before_sync", "a compacted segment takes its place before it is synced", Aim::Compaction, 100),
+    rare("swap_without_name", "it replaces several without a name that says so", Aim::Compaction, 100),
+    rare("swap_without_checkpoint", "no checkpoint says that sealed segments change", Aim::Compaction, 60),
     rare("leak_buffers", "a connection's memory does not come back", Aim::Doubt, 40),
 ];
 
@@ -110,6 +119,7 @@ impl Mutant {
                 let faults = Faults { delays: true, ..none };
                 Plan { faults, topic_count_max: 4, goal_max: 300, shard_count_max: 3, ..plan }
             }
+            Aim::Compaction => Plan { faults: none, has_compacted: true, topic_count_max: 1, writer_count: 1, ..plan },
             Aim::Readers => Plan {
                 faults: Faults { network: true, ..none },
                 shape: Shape::Uniform,

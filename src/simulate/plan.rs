@@ -62,6 +62,8 @@ pub struct Plan {
     pub world: u64,
     /// Which faults.
     pub faults: Faults,
+    /// There is a compacted topic.
+    pub has_compacted: bool,
 }
 
 impl Plan {
@@ -90,6 +92,7 @@ impl Plan {
             shape: if rng.chance(1, 3) { Shape::Uniform } else { Shape::Mixed },
             world: rng.in_range(0..3),
             faults,
+            has_compacted: seed % 2 == 1,
         }
     }
 
@@ -119,6 +122,7 @@ impl Plan {
         add("one topic", self.topic_count_max > 1, &|p| p.topic_count_max = 1);
         add("one writer", self.writer_count > 1, &|p| p.writer_count = 1);
         add("no reader", self.reader_count > 0, &|p| p.reader_count = 0);
+        add("no compacted topic", self.has_compacted, &|p| p.has_compacted = false);
         add("one shard", self.shard_count_max > 1, &|p| p.shard_count_max = 1);
         add("half the batches", self.goal_max > 4, &|p| p.goal_max /= 2);
         add("a writer less", self.writer_count > 2, &|p| p.writer_count -= 1);

@@ -4,11 +4,19 @@ use super::history::Told;
 use crate::base::coverage::Counts;
 
 /// The branches that a long simulation must go through again and again.
-pub const BRANCHES: [&str; 74] = [
+pub const BRANCHES: [&str; 82] = [
     "offset committed",
     "committed offset read",
     "records are deleted",
     "retention is changed",
+    "compacted topic compared",
+    "compacted topic deleted",
+    "compaction: a segment is replaced",
+    "compaction: several segments become one",
+    "compaction: the map is full",
+    "keyed records appended",
+    "recovery: finishes a swap",
+    "tombstone is gone",
     "checkpoint: durable",
     "checkpoint: waits for its bytes",
     "commit: in a new file",

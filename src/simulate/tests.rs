@@ -81,6 +81,8 @@ fn every_branch_that_is_listed_exists() {
         "storage/prepare.rs",
         "storage/commit.rs",
         "storage/recovery.rs",
+        "storage/compaction/swap.rs",
+        "storage/compaction/task.rs",
         "handlers/produce.rs",
         "handlers/fetch.rs",
         "handlers/fetch_waits.rs",
@@ -92,6 +94,7 @@ fn every_branch_that_is_listed_exists() {
         "simulate/committer.rs",
         "simulate/history.rs",
         "simulate/chaos.rs",
+        "simulate/compacted.rs",
     ] {
         text += &std::fs::read_to_string(source.join(file)).expect("a source");
     }

@@ -19,6 +19,7 @@ pub enum Checker {
     Times,
     Metadata,
     Commits,
+    Compaction,
     Answers,
     Wakes,
     Refusals,
@@ -29,7 +30,7 @@ pub enum Checker {
 
 impl Checker {
     /// Every checker.
-    pub const ALL: [Checker; 19] = [
+    pub const ALL: [Checker; 20] = [
         Checker::Durability,
         Checker::Order,
         Checker::Gaps,
@@ -43,6 +44,7 @@ impl Checker {
         Checker::Times,
         Checker::Metadata,
         Checker::Commits,
+        Checker::Compaction,
         Checker::Answers,
         Checker::Wakes,
         Checker::Refusals,
@@ -65,6 +67,7 @@ impl Checker {
             Checker::ReadYourWrites => "a fetch that begins after an acknowledgement sees the batch",
             Checker::Epochs => "leader epochs never go back, and every start raises them",
             Checker::Times => "offsets by time are the first record at or after it",
+            Checker::Compaction => "of each key the last record stays, a tombstone for its time, and no key comes back",
             Checker::Metadata => "a topic that was created is known everywhere, a deleted one nowhere",
             Checker::Commits => "the last offset that a group was told is committed is what it reads",
             Checker::Answers => "every request is answered, in order, or its connection ends",

@@ -50,9 +50,14 @@ pub fn build(session: Option<(Session, i32)>, times: &[i64], values: &[Vec<u8>])
         put_varint(&mut records, record.len() as i64);
         records.extend_from_slice(&record);
     }
+    assemble(session, times, &records)
+}
+
+/// A batch of encoded records with these times.
+pub fn assemble(session: Option<(Session, i32)>, times: &[i64], records: &[u8]) -> Vec<u8> {
     let (session, sequence) = session.unwrap_or((Session { id: -1, epoch: -1 }, -1));
     let length = (HEADER_SIZE_BYTES - PREFIX_SIZE_BYTES + records.len()) as i32;
-    let count = values.len() as i32;
+    let count = times.len() as i32;
     let mut bytes = Vec::with_capacity(HEADER_SIZE_BYTES + records.len());
     bytes.extend(0i64.to_be_bytes());
     bytes.extend(length.to_be_bytes());
@@ -61,7 +66,7 @@ pub fn build(session: Option<(Session, i32)>, times: &[i64], values: &[Vec<u8>])
     bytes.extend([0; 4]);
     bytes.extend(0i16.to_be_bytes());
     bytes.extend((count - 1).to_be_bytes());
-    bytes.extend(base_timestamp.to_be_bytes());
+    bytes.extend(times[0].to_be_bytes());
     bytes.extend(times.iter().max().expect("a batch has records").to_be_bytes());
     bytes.extend(session.id.to_be_bytes());
     bytes.extend(session.epoch.to_be_bytes());
@@ -135,7 +140,8 @@ fn field<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
     bytes[at..at + N].try_into().expect("within the header")
 }
 
-fn put_varint(bytes: &mut Vec<u8>, value: i64) {
+/// Kafka's zigzag varint.
+pub fn put_varint(bytes: &mut Vec<u8>, value: i64) {
     let mut rest = ((value << 1) ^ (value >> 63)) as u64;
     while rest >= 0x80 {
         bytes.push(rest as u8 | 0x80);
