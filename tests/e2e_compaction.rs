@@ -7,13 +7,14 @@ use std::collections::BTreeMap;
 use common::broker::{Broker, Options};
 use common::clients::{Admin, Producer, Record, block_on, consumer, options, read_all, read_to_end};
 use common::requests::{self, AT_ONCE, FETCH, append, connect, fetch, fetched, list_offsets};
-use common::until;
+use common::{WAIT_MAX, until};
 use ottla::base::time::Timestamp;
 use ottla::model::builder::BatchBuilder;
 use ottla::model::compression::Codec;
 use ottla::protocol::ErrorCode;
-use rdkafka::Offset;
 use rdkafka::admin::{AlterConfig, ResourceSpecifier};
+use rdkafka::consumer::{CommitMode, Consumer};
+use rdkafka::{Offset, TopicPartitionList};
 
 const COMPACT: [(&str, &str); 3] =
     [("cleanup.policy", "compact"), ("segment.bytes", "1048576"), ("min.cleanable.dirty.ratio", "0.1")];
@@ -129,6 +130,53 @@ fn a_topic_that_becomes_compacted_is_compacted_and_one_with_both_policies_expire
     until("everything has expired", || {
         (list_offsets(&mut connection, 7, "changing", 0, -2).offset == 4000).then_some(())
     });
+}
+
+#[test]
+fn committed_offsets_survive_the_compaction_of_their_topic() {
+    // librdkafka commits the same partitions again and again, with metadata so long that segments fill; after the
+    // compaction, and after a kill -9 and a stop, the last commit is what the coordinator finds in the log.
+    let options = eager().set("offsets.topic.num.partitions", "1").set("offsets.topic.segment.bytes", "1");
+    let mut broker = Broker::start(options);
+    Admin::new(&broker.bootstrap()).create("read", 3, &[]);
+    let text = |number: i64| format!("{number} ").repeat(600);
+    let settings = [("group.id", "readers")];
+    let reader = |broker: &Broker| consumer(&broker.bootstrap(), "read", &[(0, Offset::Beginning)], &settings);
+    let list = |offset: Option<i64>| {
+        let mut list = TopicPartitionList::new();
+        for partition in 0..3 {
+            let mut element = list.add_partition("read", partition);
+            if let Some(offset) = offset {
+                element.set_offset(Offset::Offset(offset)).expect("an offset");
+                element.set_metadata(text(offset));
+            }
+        }
+        list
+    };
+    let client = reader(&broker);
+    let mut last = 0;
+    until("the offsets topic is compacted", || {
+        for _ in 0..100 {
+            last += 1;
+            client.commit(&list(Some(last)), CommitMode::Sync).expect("committed");
+        }
+        broker.log_lines("\"compacted\"").iter().any(|line| line.contains("__consumer_offsets")).then_some(())
+    });
+    drop(client);
+    for end in ["kill", "stop"] {
+        match end {
+            "kill" => {
+                broker.kill9();
+                broker.start_again();
+            }
+            _ => broker.restart(),
+        }
+        let found = reader(&broker).committed_offsets(list(None), WAIT_MAX).expect("the coordinator answers");
+        for element in found.elements() {
+            assert_eq!((element.offset(), element.metadata()), (Offset::Offset(last), text(last).as_str()), "{end}");
+        }
+        assert_eq!(found.count(), 3);
+    }
 }
 
 #[test]

@@ -4,9 +4,11 @@
 
 mod support_bad;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use kafka_protocol::messages::InitProducerIdRequest;
 use nix::sys::signal::Signal;
@@ -26,6 +28,9 @@ const CODECS: [Codec; 5] = [Codec::None, Codec::Gzip, Codec::Snappy, Codec::Lz4,
 /// Topics and their partitions; the first producer that asks gets this id.
 const TOPICS: [(&str, i32); 2] = [("plain", 2), ("codecs", 1)];
 const PRODUCER: i64 = 0;
+/// A compacted topic of one partition, in directories of versions that compact.
+const KEPT: &str = "kept";
+const KEPT_KEY_COUNT: i64 = 5;
 /// The partition that an idempotent producer writes to.
 const IDEMPOTENT: (&str, i32) = ("plain", 1);
 
@@ -35,14 +40,14 @@ fn value(topic: &str, partition: i32, number: i64) -> Vec<u8> {
 
 /// Batch `number` of a partition, the same in every version.
 fn golden_batch(topic: &str, partition: i32, number: i64) -> Vec<u8> {
-    let codec = if topic == "codecs" { CODECS[number as usize % CODECS.len()] } else { Codec::None };
+    let codec = if topic == "plain" { Codec::None } else { CODECS[number as usize % CODECS.len()] };
     let mut builder = BatchBuilder::new(codec);
     if (topic, partition) == IDEMPOTENT {
         let sequence = Sequence((number * RECORDS_EACH) as i32);
         builder = builder.producer(ProducerId(PRODUCER), ProducerEpoch(0), sequence);
     }
     for record in number * RECORDS_EACH..(number + 1) * RECORDS_EACH {
-        let key = format!("key {record}");
+        let key = format!("key {}", if topic == KEPT { record % KEPT_KEY_COUNT } else { record });
         let at = Timestamp(1_760_000_000_000 + record);
         builder.push(at, Some(key.as_bytes()), Some(&value(topic, partition, record)), &[]);
     }
@@ -69,6 +74,37 @@ fn compare(wire: &mut Wire, topic: &str, partition: i32, batch_count: i64) {
         }
     }
     assert_eq!(offset, end);
+}
+
+/// Reads the compacted partition: its records, which are what was written, by offset.
+fn read_kept(wire: &mut Wire, batch_count: i64) -> BTreeMap<i64, Vec<u8>> {
+    let mut kept = BTreeMap::new();
+    let mut offset = 0;
+    while offset < batch_count * RECORDS_EACH {
+        let (error, bytes) = wire.fetch(KEPT, 0, offset, 1 << 20);
+        assert!(error == 0 && !bytes.is_empty(), "error {error} at {offset}");
+        for (header, bytes) in batches(&bytes) {
+            batch::validate_stored(bytes).expect("a sound batch");
+            assert!(header.next_offset().0 > offset);
+            let records = section(&header, bytes, 1 << 20).expect("it decompresses");
+            for record in Records::new(&records, header.record_count) {
+                let record = record.expect("a sound record");
+                let at = record.offset(&header).0;
+                assert_eq!(record.value.expect("a value"), value(KEPT, 0, at), "at {at}");
+                kept.insert(at, record.key.expect("a key").to_vec());
+            }
+            offset = header.next_offset().0;
+        }
+    }
+    kept
+}
+
+/// Of each key the last record is there.
+fn compare_kept(wire: &mut Wire, batch_count: i64) {
+    let kept = read_kept(wire, batch_count);
+    let end = batch_count * RECORDS_EACH;
+    assert!(kept.len() < end as usize, "it was compacted");
+    assert!((end - KEPT_KEY_COUNT..end).all(|last| kept.contains_key(&last)), "{:?} of {end}", kept.keys());
 }
 
 fn copy(from: &Path, to: &Path) {
@@ -128,6 +164,13 @@ fn what_earlier_versions_have_written_is_read_and_written_on() {
                     assert_eq!(wire.produce(topic, partition, more), (0, BATCH_COUNT * RECORDS_EACH));
                 }
             }
+            let has_kept = directory.join(format!("topics/{KEPT}-0")).exists();
+            if has_kept {
+                let leader = led(&mut all, KEPT, 0);
+                compare_kept(&mut all[leader], BATCH_COUNT);
+                let more = golden_batch(KEPT, 0, BATCH_COUNT);
+                assert_eq!(all[leader].produce(KEPT, 0, more), (0, BATCH_COUNT * RECORDS_EACH));
+            }
             drop(all);
             broker.end(Signal::SIGKILL);
             let broker = Broker::start_in(dir.path(), &["--shards", shards]);
@@ -137,6 +180,10 @@ fn what_earlier_versions_have_written_is_read_and_written_on() {
                     let leader = led(&mut all, topic, partition);
                     compare(&mut all[leader], topic, partition, BATCH_COUNT + 1);
                 }
+            }
+            if has_kept {
+                let leader = led(&mut all, KEPT, 0);
+                compare_kept(&mut all[leader], BATCH_COUNT + 1);
             }
         }
     }
@@ -149,7 +196,7 @@ fn make_a_golden_directory() {
     let target = PathBuf::from(std::env::var_os("OTTLA_GOLDEN").expect("OTTLA_GOLDEN names the directory to make"));
     for (name, signal) in [("stopped", Signal::SIGTERM), ("killed", Signal::SIGKILL)] {
         let dir = tempfile::tempdir().unwrap();
-        let mut broker = Broker::start_in(dir.path(), &[]);
+        let mut broker = Broker::start_in(dir.path(), &["--set", "log.cleaner.backoff.ms=20"]);
         let mut wire = Wire::open(broker.address());
         let request = InitProducerIdRequest::default().with_transactional_id(None);
         let producer = wire.call(4, &request.with_producer_id((-1).into()).with_producer_epoch(-1));
@@ -165,11 +212,21 @@ fn make_a_golden_directory() {
                 }
             }
         }
+        let configs = [("cleanup.policy", "compact"), ("segment.ms", "7"), ("min.cleanable.dirty.ratio", "0.1")];
+        wire.create_topic(KEPT, 1, &configs);
+        for number in 0..BATCH_COUNT {
+            assert_eq!(wire.produce(KEPT, 0, golden_batch(KEPT, 0, number)), (0, number * RECORDS_EACH));
+        }
+        let until = Instant::now() + Duration::from_secs(30);
+        while read_kept(&mut wire, BATCH_COUNT).len() > 20 {
+            assert!(Instant::now() < until, "it is never compacted");
+            std::thread::sleep(Duration::from_millis(50));
+        }
         wire.create_topic("gone", 1, &[]);
         assert_eq!(wire.produce("gone", 0, golden_batch("plain", 0, 0)), (0, 0));
         wire.delete_topic("gone");
         drop(wire);
-        std::thread::sleep(std::time::Duration::from_millis(500));
+        std::thread::sleep(Duration::from_millis(500));
         broker.end(signal);
         let to = target.join(name);
         let _ = fs::remove_dir_all(&to);
