@@ -32,7 +32,11 @@ impl<I: Io> Broker<I> {
         };
         let token = token::base(Kind::Log, slot, generation);
         let options = self.log_options(&config);
-        let log = Log::new(token.0, identity, options, epoch, self.resources.clone());
+        let mut log = Log::new(token.0, identity, options, epoch, self.resources.clone());
+        if self.is_stopping() {
+            // Group changes come also during a stop. Nobody would close this log any more.
+            log.close_for_clean_stop(&mut self.io);
+        }
         let id = TopicIdPartition { topic: topic.id, partition: index };
         self.partitions.insert(Partition::new(id, topic.name.clone(), config, log))
     }
