@@ -133,7 +133,7 @@ impl Log {
     fn current_room(&self, size_bytes: usize) -> (usize, bool) {
         let position = self.end.position;
         let Some(chunk) = self.tail.current() else { return (0, false) };
-        let is_covered = position % BLOCK > 0 && chunk.in_flight.get() > align_down(position, BLOCK);
+        let is_covered = chunk.in_flight.get() > align_down(position, BLOCK) && !position.is_multiple_of(BLOCK);
         if chunk.segment != self.end.segment || chunk.end() != position || is_covered {
             return (0, false);
         }
