@@ -189,7 +189,11 @@ impl Cleaner {
         } else {
             self.abandon(io, None);
         }
-        self.due = now;
+        self.due = match error {
+            // They may be going still, or be missing for good.
+            CompactError::Gone => now + self.options.backoff,
+            _ => now,
+        };
         Ended::Failed(error)
     }
 

@@ -195,6 +195,9 @@ impl CleanTask {
     pub fn take(&mut self, result: io::Result<Outcome>) -> Result<(), CompactError> {
         let doing = std::mem::replace(&mut self.doing, Doing::Nothing);
         match (doing, result) {
+            (Doing::Input | Doing::Output(_), Err(error)) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(CompactError::Gone);
+            }
             (Doing::Input, result) => self.input.as_mut().expect("it is being read").take(result?)?,
             (Doing::Output(did), result) => self.output.as_mut().expect("it is being written").take(did, result?),
             (Doing::Remove, Err(error)) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
