@@ -84,7 +84,10 @@ impl MetadataLog {
         for path in [layout.meta_dir(), layout.topics_dir()] {
             io.run(Op::CreateDir { path: path.clone() }).map_err(|e| error(format!("{}: {e}", path.display())))?;
         }
-        io.run(Op::SyncDir { path: layout.data_dir().to_owned() }).map_err(|e| error(e.to_string()))?;
+        // Also that of the log itself: a process that ended while it made it may not have come to syncing it.
+        for path in [layout.data_dir().to_owned(), layout.meta_dir()] {
+            io.run(Op::SyncDir { path }).map_err(|e| error(e.to_string()))?;
+        }
         let had_data = has_log(io, &dir);
         if !had_data && has_topics(io, layout) {
             return Err(error("it is gone, but there are topics; restore it from a copy of the data directory".into()));
