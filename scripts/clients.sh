@@ -76,7 +76,11 @@ install_tools() {
   mvn --quiet --batch-mode --file "$here/java/pom.xml" -Ptools dependency:copy-dependencies -DincludeScope=runtime \
     -DoutputDirectory="$dir/lib"
 }
-java_with() { have java javac mvn && packages "$1" "$here/java/pom.xml"; }
+java_with() {
+  have java javac mvn || return 1
+  [ "$(javac -version 2>&1 | sed -n 's/^javac \([0-9]*\).*/\1/p')" -ge 17 ] 2>/dev/null || { why="javac is older than 17"; return 1; }
+  packages "$1" "$here/java/pom.xml"
+}
 
 install_go() { cd "$here/go" && GOFLAGS=-mod=mod GOTOOLCHAIN=local go mod download; }
 golang() { have go && packages go "$here/go/go.sum"; }
