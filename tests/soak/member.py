@@ -19,6 +19,16 @@ import signal
 import sys
 import time
 
+has_to_leave = False
+
+
+def leave(*_):
+    global has_to_leave
+    has_to_leave = True
+
+
+signal.signal(signal.SIGTERM, leave)  # First of all: the import below takes its time.
+
 from confluent_kafka import Consumer, KafkaError, KafkaException
 
 bootstrap, topic, group, strategy, session_ms, instance = sys.argv[1:7]
@@ -61,14 +71,8 @@ settings = {
 if instance:
     settings["group.instance.id"] = instance
 consumer = Consumer(settings, logger=log)
-has_to_leave = False
 given = {}  # Partition -> when it was given.
 due = {}  # Partition -> the offset that comes next, once one came.
-
-
-def leave(*_):
-    global has_to_leave
-    has_to_leave = True
 
 
 def tell_assigned():
@@ -129,7 +133,6 @@ def commit():
         return code == KafkaError._NO_OFFSET
 
 
-signal.signal(signal.SIGTERM, leave)
 consumer.subscribe([topic], on_assign=assigned, on_revoke=revoked, on_lost=revoked)
 is_committed = True
 while not has_to_leave:

@@ -81,6 +81,7 @@ class Process:
 
     def __init__(self, name, program, *arguments):
         self.name = name
+        self.has_spoken = False
         self.stderr = open(work / f"{name}.err", "ab")
         command = [sys.executable, HERE / program, *map(str, arguments)]
         self.popen = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=self.stderr, text=True)
@@ -89,6 +90,7 @@ class Process:
     def _listen(self):
         for line in self.popen.stdout:
             words = line.split(None, 2)
+            self.has_spoken = True
             if line.endswith("\n") and len(words) >= 2:  # The last line of a killed one may be cut.
                 events.put((self, words[0], float(words[1]), words[2].strip() if len(words) > 2 else ""))
 
@@ -104,6 +106,8 @@ class Process:
         except subprocess.TimeoutExpired:
             self.popen.kill()
             code = f"none within {wait_s} s"
+        if code == -signal.SIGTERM and not self.has_spoken:
+            return  # It was not even an interpreter yet.
         if code != 0:
             tail = (work / f"{self.name}.err").read_text(errors="replace")[-300:]
             wrong(what, f"{self.name} ended with code {code}: {tail}")
