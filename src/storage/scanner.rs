@@ -1,7 +1,7 @@
 //! Batches of a file, one after the other, by large direct reads: for recovery, where blocking is allowed.
 //!
 //! A batch counts if its offset is the expected one, its magic and CRC are right, it holds at least one record and
-//! its leader epoch does not go back. Whatever else stands there, the log ended before it. In a segment that may have
+//! its leader epoch is one and does not go back. Whatever else stands there, the log ended before it. In a segment that may have
 //! been compacted offsets only ascend, and a batch may be without records.
 
 use std::io;
@@ -34,7 +34,8 @@ impl Expected {
             false => header.base_offset == self.offset && header.record_count > 0,
             true => header.base_offset >= self.offset && header.record_count >= 0,
         };
-        offset_fits && (header.leader_epoch >= self.epoch || self.any_epoch)
+        // No checksum covers the epoch, so it may be anything; we write none below zero.
+        offset_fits && header.leader_epoch.0 >= 0 && (header.leader_epoch >= self.epoch || self.any_epoch)
     }
 }
 

@@ -270,6 +270,26 @@ fn damage_below_what_was_durable_is_never_truncated() {
 }
 
 #[test]
+fn a_batch_whose_leader_epoch_rotted_below_zero_is_not_the_logs() {
+    // No checksum covers the epoch. With a long durable run behind it the batch is damage; as the last, a torn write.
+    for (count, is_damage) in [(60, true), (1, false)] {
+        let options = LogOptions { segment_size_bytes: 8 << 20, ..small() };
+        let mut bench = Bench::new(13, WorldOptions::calm(), options);
+        let mut rng = Rng::new(13);
+        for _ in 0..count {
+            bench.append(batch(&mut rng, 90_000, 1)).expect("the power is on");
+            bench.settle();
+        }
+        bench.power_cut();
+        bench.world.rot("/data/topics/t-0/00000000000000000000.log", 12, &[0xff; 4]).expect("it is there");
+        match bench.try_restart(None) {
+            Ok(_) => assert!(!is_damage && bench.log.log_end() == Offset(0)),
+            Err(error) => assert!(is_damage && matches!(error.into_offline(), Offline::Corrupt { .. })),
+        }
+    }
+}
+
+#[test]
 fn a_partition_without_its_directory_or_of_another_topic_is_offline() {
     let mut bench = Bench::new(11, WorldOptions::calm(), small());
     bench.had_data = true;
