@@ -231,7 +231,7 @@ pub fn configuration(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     let file = Some((Path::new("ottla.toml"), text));
     let Ok(mut merged) = layers::merge(&RawServe::default(), &BTreeMap::new(), file) else { return };
-    let facts = Facts { cpu_count: 2, stored_shard_count: None, host_name: "host".into() };
+    let facts = Facts { cpu_count: 2, memory_bytes: Some(1 << 30), stored_shard_count: None, host_name: "host".into() };
     let _ = resolve(&mut merged, &facts);
 }
 

@@ -7,8 +7,8 @@ use clap::Args;
 
 use super::exit::UsageError;
 use super::output::Output;
-use super::serve::host::usable_cpu_count;
-use super::serve::options::SHARD_COUNT_DEFAULT_MAX;
+use super::serve::host::{usable_cpu_count, usable_memory_bytes};
+use super::serve::options::{SHARD_COUNT_DEFAULT_MAX, memory_per_shard_default_bytes};
 use super::size::parse_size_bytes;
 use crate::tune::{self, Needs, Request, text::Style};
 
@@ -24,9 +24,9 @@ pub struct RawTune {
     /// Shards that the broker would run [default: the usable CPUs, at most 8].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     shards: Option<u16>,
-    /// Memory of each.
-    #[arg(long, value_name = "SIZE", default_value = "256MiB")]
-    memory_per_shard: String,
+    /// Memory of each [default: half of the memory, shared out].
+    #[arg(long, value_name = "SIZE")]
+    memory_per_shard: Option<String>,
     /// Say why for what is in order too.
     #[arg(long, short)]
     verbose: bool,
@@ -40,14 +40,18 @@ pub struct RawTune {
 
 /// Runs the command.
 pub fn command(raw: RawTune) -> anyhow::Result<()> {
-    let memory_per_shard_bytes = parse_size_bytes(&raw.memory_per_shard)
-        .map_err(|why| UsageError::new(format!("--memory-per-shard {}: {why}", raw.memory_per_shard)))?;
     if let Some(name) = &raw.interface
         && (name.contains('/') || !Path::new("/sys/class/net").join(name).exists())
     {
         return Err(UsageError::new(format!("--interface {name}: there is none")).hint("`ip link` lists them").into());
     }
     let shard_count = raw.shards.map_or_else(|| usable_cpu_count().min(SHARD_COUNT_DEFAULT_MAX), usize::from);
+    let memory_per_shard_bytes = match &raw.memory_per_shard {
+        Some(text) => {
+            parse_size_bytes(text).map_err(|why| UsageError::new(format!("--memory-per-shard {text}: {why}")))?
+        }
+        None => memory_per_shard_default_bytes(usable_memory_bytes(), shard_count),
+    };
     let report = tune::examine(&Request {
         data_dir: raw.data_dir,
         interface: raw.interface,

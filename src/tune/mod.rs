@@ -92,6 +92,23 @@ pub fn examine(request: &Request) -> Report {
     }
 }
 
+/// CPU time that the control groups of this process leave it, in thousandths of a CPU; `None` without a quota.
+pub fn cpu_quota_permille() -> Option<u64> {
+    cgroup::read(&Root::host()).cpu_permille.known().copied()
+}
+
+/// Bytes of memory that this process may use: the machine's, or what its control groups leave of it if that is less.
+/// `None` if neither can be read.
+pub fn memory_bytes() -> Option<u64> {
+    memory_bytes_at(&Root::host())
+}
+
+fn memory_bytes_at(root: &Root) -> Option<u64> {
+    let groups = cgroup::read(root);
+    let readings = [memory::read(root).total_bytes, groups.memory_bytes, groups.memory_high_bytes];
+    readings.iter().filter_map(|reading| reading.known().copied()).min()
+}
+
 fn cpu_text(root: &Root, facts: &cpu::Facts) -> String {
     let text = root.text("proc/cpuinfo");
     let model = text.known().and_then(|text| text.lines().find(|line| line.starts_with("model name")));
@@ -159,5 +176,25 @@ mod tests {
         let document = json(&report);
         assert_eq!(document["findings"].as_array().unwrap().len(), total);
         assert_eq!(document["findings"][0]["name"], "version");
+    }
+
+    #[test]
+    fn usable_memory_is_the_least_of_the_machines_and_its_groups() {
+        // A machine of 4 GiB whose group has 1 GiB, then none.
+        let dir = tempfile::tempdir().unwrap();
+        let write = |path: &str, text: &str| {
+            let path = dir.path().join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        };
+        let root = Root::at(dir.path());
+        assert_eq!(memory_bytes_at(&root), None);
+        write("proc/meminfo", "MemTotal:        4194304 kB\nMemAvailable:    1 kB\n");
+        assert_eq!(memory_bytes_at(&root), Some(4 << 30));
+        write("proc/self/cgroup", "0::/a\n");
+        write("sys/fs/cgroup/a/memory.max", "1073741824\n");
+        assert_eq!(memory_bytes_at(&root), Some(1 << 30));
+        write("sys/fs/cgroup/a/memory.max", "max\n");
+        assert_eq!(memory_bytes_at(&root), Some(4 << 30));
     }
 }

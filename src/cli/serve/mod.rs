@@ -61,6 +61,7 @@ fn configure(raw: &RawServe, environment: &BTreeMap<String, String>) -> anyhow::
     let mut merged = layers::merge(raw, environment, path.as_deref().zip(text.as_deref()))?;
     let facts = Facts {
         cpu_count: host::usable_cpu_count(),
+        memory_bytes: host::usable_memory_bytes(),
         stored_shard_count: merged.values.get("data-dir").and_then(|dir| start::stored_shard_count(dir.text.as_ref())),
         host_name: host::host_name(),
     };

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::layers::{Merged, Source, Value};
-use crate::base::units::{KIB, MIB};
+use crate::base::units::{KIB, MIB, align_down};
 use crate::cli::exit::UsageError;
 use crate::cli::size::{parse_bool, parse_size_bytes};
 use crate::cli::suggest::did_you_mean;
@@ -24,12 +24,18 @@ const NODE_ID_MAX: i64 = 2_147_482;
 pub const SHARD_COUNT_DEFAULT_MAX: usize = 8;
 /// A shard needs room for one request frame and its staging.
 const MEMORY_PER_SHARD_BYTES_MIN: u64 = (8 * MIB) as u64;
+/// On the smallest machines: a Produce request of ordinary size for each of many connections.
+const MEMORY_PER_SHARD_BYTES_DEFAULT_MIN: u64 = (64 * MIB) as u64;
+/// Where the machine's memory cannot be read.
+const MEMORY_PER_SHARD_BYTES_UNTOLD: u64 = (256 * MIB) as u64;
 
 /// What the options depend on besides what was written.
 #[derive(Clone, Debug)]
 pub struct Facts {
     /// CPUs that this process may use: affinity mask and cgroup quota, at least 1.
     pub cpu_count: usize,
+    /// Bytes of memory that this process may use, if that is told.
+    pub memory_bytes: Option<u64>,
     /// The shard count that the data directory remembers, if it has been started before.
     pub stored_shard_count: Option<usize>,
     /// This host's name, for clients that cannot use a wildcard address.
@@ -96,19 +102,20 @@ pub struct LogOptions {
 pub fn resolve(merged: &mut Merged, facts: &Facts) -> Result<ServeOptions, UsageError> {
     settle_shard_count(merged, facts);
     let broker = broker_config(merged)?;
+    let shard_count = Reader { merged }.number("shards", 1, SHARD_COUNT_MAX as i64)?.expect("settled above") as usize;
+    settle_memory(merged, facts, shard_count)?;
     let read = Reader { merged };
-    let shard_count = read.number("shards", 1, SHARD_COUNT_MAX as i64)?.expect("settled above") as usize;
     let listen = read.with("listen", |text| listen_addresses(text, shard_count))?.expect("has a default");
     let mut warnings = Vec::new();
     let advertise = match read.with("advertise", |text| advertised(text, shard_count))? {
         Some(addresses) => addresses,
         None => advertise_listening(&listen, &facts.host_name, &mut warnings),
     };
-    let memory_per_shard_bytes = read.size("memory-per-shard")?.expect("has a default");
+    let memory_per_shard_bytes = read.size("memory-per-shard")?.expect("settled above");
     if memory_per_shard_bytes < MEMORY_PER_SHARD_BYTES_MIN {
         return Err(read.error("memory-per-shard", "a shard needs at least 8MiB"));
     }
-    let tail_cache_bytes = read.size("tail-cache")?.expect("has a default");
+    let tail_cache_bytes = read.size("tail-cache")?.expect("settled above");
     if tail_cache_bytes > memory_per_shard_bytes / 2 {
         return Err(read
             .error("tail-cache", "more than half of --memory-per-shard leaves too little for requests")
@@ -150,6 +157,23 @@ fn settle_shard_count(merged: &mut Merged, facts: &Facts) {
             Value { text: count.to_string(), source: Source::Default }
         }
     });
+}
+
+/// What a shard's buffers may take if nobody says: half of the memory, shared out among the shards.
+pub fn memory_per_shard_default_bytes(memory_bytes: Option<u64>, shard_count: usize) -> u64 {
+    let share = memory_bytes.map_or(MEMORY_PER_SHARD_BYTES_UNTOLD, |bytes| bytes / 2 / shard_count as u64);
+    align_down(share, MIB as u64).max(MEMORY_PER_SHARD_BYTES_DEFAULT_MIN)
+}
+
+/// Memory follows the machine, the tail cache follows the memory: half of it, so that readers of the newest records
+/// find them there and requests keep the other half.
+fn settle_memory(merged: &mut Merged, facts: &Facts, shard_count: usize) -> Result<(), UsageError> {
+    let in_mib = |bytes: u64| Value { text: format!("{}MiB", bytes / MIB as u64), source: Source::Default };
+    let memory = memory_per_shard_default_bytes(facts.memory_bytes, shard_count);
+    merged.values.entry("memory-per-shard").or_insert_with(|| in_mib(memory));
+    let memory = Reader { merged }.size("memory-per-shard")?.expect("it was just settled");
+    merged.values.entry("tail-cache").or_insert_with(|| in_mib(memory / 2));
+    Ok(())
 }
 
 /// The flag for a policy that has a broker config of its own is a short way to write it.
@@ -394,7 +418,7 @@ mod tests {
     use super::*;
 
     fn facts() -> Facts {
-        Facts { cpu_count: 2, stored_shard_count: None, host_name: "box".into() }
+        Facts { cpu_count: 2, memory_bytes: Some(2 << 30), stored_shard_count: None, host_name: "box".into() }
     }
 
     fn options_with(pairs: &[(&'static str, &str)], facts: &Facts) -> Result<ServeOptions, UsageError> {
@@ -426,6 +450,20 @@ mod tests {
         assert_eq!((kept.shard_count, kept.shard_count_source), (5, Source::DataDirectory));
         let changed = options_with(&[("shards", "3")], &stored).unwrap();
         assert_eq!((changed.shard_count, changed.shard_count_source), (3, Source::Flag));
+    }
+
+    #[test]
+    fn memory_follows_the_machine_and_the_tail_cache_follows_the_memory() {
+        let sizes = |pairs: &[(&'static str, &str)], memory_bytes| {
+            let options = options_with(pairs, &Facts { memory_bytes, ..facts() }).unwrap();
+            (options.memory_per_shard_bytes >> 20, options.tail_cache_bytes >> 20)
+        };
+        assert_eq!(sizes(&[], Some(8 << 30)), (2048, 1024));
+        assert_eq!(sizes(&[("shards", "8")], Some(8 << 30)), (512, 256));
+        assert_eq!(sizes(&[], Some(100 << 20)), (64, 32));
+        assert_eq!(sizes(&[], None), (256, 128));
+        assert_eq!(sizes(&[("memory-per-shard", "100MiB")], Some(8 << 30)), (100, 50));
+        assert_eq!(sizes(&[("tail-cache", "10MiB")], Some(8 << 30)), (2048, 10));
     }
 
     #[test]
@@ -491,7 +529,7 @@ mod tests {
         assert_eq!(message("shards", "0"), "--shards 0: must be a whole number from 1 to 256");
         assert_eq!(message("log-format", "jsn"), "--log-format jsn: must be one of text, json; did you mean `json`?");
         assert_eq!(message("memory-per-shard", "1MiB"), "--memory-per-shard 1MiB: a shard needs at least 8MiB");
-        assert!(message("tail-cache", "200MiB").contains("more than half"));
+        assert!(message("tail-cache", "600MiB").contains("more than half"));
         assert!(message("log-level", "loud=very=much").contains("must be error"));
     }
 }

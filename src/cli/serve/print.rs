@@ -129,7 +129,7 @@ mod tests {
         ]);
         let file = "memory-per-shard = \"128MiB\"";
         let mut merged = merge(&raw, &environment, Some((Path::new("o.toml"), file))).unwrap();
-        let facts = Facts { cpu_count: 2, stored_shard_count: Some(3), host_name: "box".into() };
+        let facts = Facts { cpu_count: 2, memory_bytes: None, stored_shard_count: Some(3), host_name: "box".into() };
         resolve(&mut merged, &facts).unwrap();
         merged
     }
