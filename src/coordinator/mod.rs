@@ -5,6 +5,7 @@
 //! | [`group`] | the members of a group, and how they come to an assignment |
 //! | [`records`] | the records of `__consumer_offsets`, to and from bytes, in Kafka's own formats |
 //! | [`offsets`] | what groups have committed |
+//! | [`transaction`] | transactional ids, what their transactions include and how they end |
 //!
 //! They take events and give effects; the handlers append records, answer and keep time.
 //!
@@ -13,12 +14,16 @@
 pub mod group;
 pub mod offsets;
 pub mod records;
+pub mod transaction;
 
 /// The internal topic that holds groups and their committed offsets.
 pub const OFFSETS_TOPIC: &str = "__consumer_offsets";
 
-/// The partition of [`OFFSETS_TOPIC`], which has `partition_count`, that a group belongs to: Kafka's rule, the Java
-/// hash of the group's id without its sign (the least number, which has no counterpart, counts as 0), so that tools
+/// The internal topic that holds transactional ids and their transactions.
+pub const TRANSACTIONS_TOPIC: &str = "__transaction_state";
+
+/// The partition of [`OFFSETS_TOPIC`] or [`TRANSACTIONS_TOPIC`], which has `partition_count`, that a group or a
+/// transactional id belongs to: Kafka's rule, the Java hash of the id without its sign (the least number, which has no counterpart, counts as 0), so that tools
 /// which work it out themselves find it.
 ///
 /// # Panics

@@ -63,6 +63,18 @@ pub const PRODUCER_BATCH_COUNT_MAX: usize = 5;
 /// new id for every message must not fill the memory, so the oldest are forgotten: 160 bytes each, 640 KiB.
 pub const PRODUCER_COUNT_MAX: usize = 4096;
 
+/// Transactions that may be open in one partition. Their producers are never forgotten, and others must find a place
+/// beside them. A batch that would begin one more is refused, and its producer tries again.
+pub const OPEN_TRANSACTION_COUNT_MAX: usize = PRODUCER_COUNT_MAX / 2;
+
+/// Aborted transactions that one compaction remembers: 16 MiB, and as much again while they are sorted. A log with more
+/// of them below its last stable offset is left as it is.
+pub const COMPACTION_ABORTED_COUNT_MAX: usize = 512 * 1024;
+
+/// Aborted transactions that one segment's sidecar lists: 32 bytes each, 2 MiB. A log in which more end rolls, which
+/// at 150 bytes for the least of them is after 10 MB.
+pub const ABORTED_TRANSACTION_COUNT_MAX: usize = 64 * 1024;
+
 /// Bytes of group changes that go into one batch of the offsets topic, unless one change alone is larger: what
 /// consumers of the topic expect of a batch at most (Kafka's `max.message.bytes`).
 pub const COORDINATOR_BATCH_SIZE_BYTES_MAX: usize = MIB;
@@ -106,6 +118,20 @@ pub const GROUP_TEXT_SIZE_BYTES_MAX: usize = i16::MAX as usize;
 /// How long the JoinGroup of a new member may wait, in milliseconds (Kafka's own): it has no id to send heartbeats
 /// with, and if its client has given up it would hold up the group at every rebalance.
 pub const NEW_MEMBER_JOIN_MS_MAX: i32 = 5 * 60 * 1000;
+
+/// Length of a transactional id: its record's lengths are 16 bits.
+pub const TRANSACTIONAL_ID_SIZE_BYTES_MAX: usize = i16::MAX as usize;
+
+/// Transactional ids of one shard: some hundred bytes each while they do nothing. Kafka has no bound; a client that
+/// takes a new id each time must not fill the memory. New ones are refused then, and old ones expire.
+pub const SHARD_TRANSACTIONAL_ID_COUNT_MAX: usize = 200_000;
+
+/// Names and numbers of one transaction's partitions, which its record must hold: 10,000 topics of usual names, or
+/// 100,000 partitions. Kafka refuses what does not fit into a megabyte.
+pub const TRANSACTION_PARTITIONS_SIZE_BYTES_MAX: usize = MIB / 2;
+
+/// Transactional ids that are forgotten in one go, some milliseconds: the rest follows with the next look.
+pub const EXPIRED_TRANSACTIONAL_ID_COUNT_MAX: usize = 5000;
 
 /// Leader epochs that one partition remembers: every start that is followed by an append adds one.
 pub const LEADER_EPOCH_COUNT_MAX: usize = 1024;
@@ -166,7 +192,11 @@ pub const TAGGED_FIELD_COUNT_MAX: usize = 256;
 const _: () = assert!(COMMIT_SIZE_BYTES_MAX.is_multiple_of(BLOCK_SIZE_BYTES));
 const _: () = assert!(COMMIT_SIZE_BYTES_MAX <= crate::model::limits::FRAME_SIZE_BYTES_MAX);
 const _: () = assert!(
-    PRODUCER_COUNT_MAX * 192 + LEADER_EPOCH_COUNT_MAX * 16 + INDEX_ENTRY_COUNT_MAX * 16 < ENVELOPE_SIZE_BYTES_MAX / 2
+    PRODUCER_COUNT_MAX * 192
+        + LEADER_EPOCH_COUNT_MAX * 16
+        + INDEX_ENTRY_COUNT_MAX * 16
+        + ABORTED_TRANSACTION_COUNT_MAX * 32
+        < ENVELOPE_SIZE_BYTES_MAX / 2
 );
 
 const _: () = assert!(COMPACTION_IO_SIZE_BYTES.is_multiple_of(BLOCK_SIZE_BYTES));

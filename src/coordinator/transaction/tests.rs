@@ -1,0 +1,654 @@
+//! What the rules of the module promise, one fact a test, and random histories against a plain model.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::event::{Context, Effect, Markers, Producer, Settings, TransactionError, Written};
+use super::metadata::{Metadata, Partitions, TransactionState};
+use super::transactions::Transactions;
+use crate::base::rng::Rng;
+use crate::base::time::{Monotonic, Now, Timestamp};
+use crate::model::id::{PartitionIndex, ProducerEpoch, ProducerId};
+
+const ID: &str = "txn";
+
+/// A coordinator whose log is under the test's control.
+struct World {
+    transactions: Transactions<u32>,
+    now: i64,
+    next_id: i64,
+    /// Producer ids that are at hand.
+    id_count: i64,
+    room_count: usize,
+    /// Writes that are neither durable nor refused yet.
+    writes: Vec<(Written, Option<Metadata>)>,
+    /// What is durable.
+    log: BTreeMap<String, Metadata>,
+    markers: Vec<Markers>,
+    answers: BTreeMap<u32, Result<Producer, TransactionError>>,
+    asked: u32,
+}
+
+type Outcome = Option<Result<Producer, TransactionError>>;
+
+const NONE: Producer = (ProducerId::NONE, ProducerEpoch(-1));
+
+impl World {
+    fn new() -> World {
+        World {
+            transactions: Transactions::default(),
+            now: 1_000_000,
+            next_id: 100,
+            id_count: 1_000_000,
+            room_count: 1000,
+            writes: Vec::new(),
+            log: BTreeMap::new(),
+            markers: Vec::new(),
+            answers: BTreeMap::new(),
+            asked: 0,
+        }
+    }
+
+    fn with<R>(&mut self, event: impl FnOnce(&mut Transactions<u32>, &mut Context<'_, u32>) -> R) -> R {
+        let mut effects = Vec::new();
+        let (next_id, id_count) = (&mut self.next_id, &mut self.id_count);
+        let mut take = || {
+            (*id_count > 0).then(|| {
+                *id_count -= 1;
+                *next_id += 1;
+                ProducerId(*next_id - 1)
+            })
+        };
+        let mut context = Context {
+            now: Now { monotonic: Monotonic(0), wall: Timestamp(self.now) },
+            settings: Settings { timeout_ms_max: 900_000, expiration_ms: 10_000_000 },
+            producer_id: &mut take,
+            room_count: self.room_count,
+            effects: &mut effects,
+        };
+        let result = event(&mut self.transactions, &mut context);
+        for effect in effects {
+            match effect {
+                Effect::Init(ticket, answer) | Effect::End(ticket, answer) => self.answer(ticket, answer),
+                Effect::Add(ticket, answer) => self.answer(ticket, answer.map(|()| NONE)),
+                Effect::Persist(written, metadata) => self.writes.push((written, metadata.map(|metadata| *metadata))),
+                Effect::Mark(markers) => self.markers.push(markers),
+            }
+        }
+        result
+    }
+
+    fn answer(&mut self, ticket: u32, answer: Result<Producer, TransactionError>) {
+        assert!(self.answers.insert(ticket, answer).is_none(), "answered once");
+    }
+
+    fn ticket(&mut self) -> u32 {
+        self.asked += 1;
+        self.asked
+    }
+
+    fn begin_init(&mut self, expected: Option<Producer>) -> u32 {
+        let ticket = self.ticket();
+        assert!(self.with(|t, c| t.init(ticket, ID, 60_000, expected, c)).is_ok());
+        ticket
+    }
+
+    fn begin_add(&mut self, producer: Producer, topic: &str, index: i32, version: i16) -> u32 {
+        let ticket = self.ticket();
+        let partitions = partitions(topic, index);
+        self.with(|t, c| t.add(ticket, ID, producer, &partitions, version, c));
+        ticket
+    }
+
+    fn begin_end(&mut self, producer: Producer, commits: bool, version: i16) -> u32 {
+        let ticket = self.ticket();
+        assert!(self.with(|t, c| t.end(ticket, ID, producer, commits, version, c)).is_ok());
+        ticket
+    }
+
+    /// All writes become durable, and what follows them.
+    fn settle(&mut self) {
+        while !self.writes.is_empty() {
+            self.settle_one(true);
+        }
+    }
+
+    fn settle_one(&mut self, is_durable: bool) {
+        let (written, metadata) = self.writes.remove(0);
+        let id = written.transactional_id.to_string();
+        if is_durable {
+            match metadata {
+                Some(metadata) => drop(self.log.insert(id, metadata)),
+                None => drop(self.log.remove(&id)),
+            }
+        }
+        let result = if is_durable { Ok(()) } else { Err(TransactionError::CoordinatorNotAvailable) };
+        self.with(|t, c| t.persisted(&written, result, c));
+    }
+
+    /// All markers are written, in every partition.
+    fn mark_all(&mut self) {
+        for markers in std::mem::take(&mut self.markers) {
+            let partitions = listed(&markers.partitions);
+            self.with(|t, c| t.marked(&markers.transactional_id, markers.producer, &partitions, false, c));
+        }
+    }
+
+    fn finish(&mut self) {
+        for _ in 0..4 {
+            self.settle();
+            self.mark_all();
+        }
+    }
+
+    fn told(&mut self, ticket: u32) -> Outcome {
+        self.answers.remove(&ticket)
+    }
+
+    fn init(&mut self, expected: Option<Producer>) -> Result<Producer, TransactionError> {
+        let ticket = self.begin_init(expected);
+        self.settle();
+        self.told(ticket).expect("answered")
+    }
+
+    fn add(&mut self, producer: Producer, topic: &str, index: i32) -> Result<Producer, TransactionError> {
+        let ticket = self.begin_add(producer, topic, index, 0);
+        self.settle();
+        self.told(ticket).expect("answered")
+    }
+
+    fn end(&mut self, producer: Producer, commits: bool) -> Result<Producer, TransactionError> {
+        self.end_as(producer, commits, 0)
+    }
+
+    fn end_as(&mut self, producer: Producer, commits: bool, version: i16) -> Result<Producer, TransactionError> {
+        let ticket = self.begin_end(producer, commits, version);
+        self.settle();
+        self.told(ticket).expect("answered")
+    }
+
+    fn state(&self) -> TransactionState {
+        self.transactions.get(ID).expect("it is known").state
+    }
+
+    /// The coordinator starts again with what is durable.
+    fn restart(&mut self) {
+        self.transactions = Transactions::default();
+        self.writes.clear();
+        self.markers.clear();
+        let log = self.log.clone();
+        for (id, metadata) in log {
+            // As its record brings it back.
+            let record = super::records::record(&id, Some(&metadata));
+            let read = super::records::decode_value(&record.value.expect("a value")).expect("sound").expect("known");
+            self.transactions.restore(&id, Some(read));
+        }
+        self.with(|t, c| t.begin(c));
+    }
+
+    /// Puts an id into a state with an epoch, as if it had come there.
+    fn place(&mut self, state: TransactionState, epoch: i16, version: i16) -> Producer {
+        let mut metadata = Metadata::new(ProducerId(7), 60_000, Timestamp(self.now));
+        metadata.producer_epoch = ProducerEpoch(epoch);
+        metadata.state = state;
+        metadata.client_version = version;
+        if !matches!(state, TransactionState::Empty) {
+            metadata.start = Timestamp(self.now);
+        }
+        if state == TransactionState::Ongoing || state.is_prepared() {
+            metadata.partitions = partitions("t", 0);
+        }
+        self.log.insert(ID.into(), metadata);
+        self.restart();
+        (ProducerId(7), ProducerEpoch(epoch))
+    }
+}
+
+fn partitions(topic: &str, index: i32) -> Partitions {
+    BTreeMap::from([(topic.into(), BTreeSet::from([PartitionIndex(index)]))])
+}
+
+fn listed(partitions: &Partitions) -> Vec<(Box<str>, PartitionIndex)> {
+    partitions.iter().flat_map(|(topic, indexes)| indexes.iter().map(|index| (topic.clone(), *index))).collect()
+}
+
+fn epoch((_, epoch): Producer) -> i16 {
+    epoch.0
+}
+
+#[test]
+fn a_transaction_goes_its_way_and_the_next_one_follows() {
+    let mut world = World::new();
+    let producer = world.init(None).expect("a new id");
+    assert_eq!(producer, (ProducerId(100), ProducerEpoch(0)));
+    for commits in [true, false, true] {
+        assert!(world.add(producer, "t", 0).is_ok() && world.add(producer, "t", 1).is_ok());
+        assert!(world.add(producer, "u", 0).is_ok());
+        assert_eq!(world.state(), TransactionState::Ongoing);
+        assert_eq!(world.end(producer, commits), Ok(producer));
+        assert!(world.state().is_prepared());
+        let markers = &world.markers[0];
+        assert_eq!((markers.producer, markers.commits, listed(&markers.partitions).len()), (producer, commits, 3));
+        // Nothing may begin before every partition has its marker.
+        assert_eq!(world.add(producer, "t", 0), Err(TransactionError::ConcurrentTransactions));
+        world.finish();
+        let complete = if commits { TransactionState::CompleteCommit } else { TransactionState::CompleteAbort };
+        assert_eq!(world.state(), complete);
+        assert!(world.transactions.get(ID).expect("known").partitions.is_empty());
+    }
+}
+
+#[test]
+fn nothing_is_answered_and_no_marker_sent_before_it_is_durable() {
+    let mut world = World::new();
+    let init = world.begin_init(None);
+    assert_eq!(world.told(init), None);
+    world.settle();
+    let producer = world.told(init).expect("durable").expect("given");
+    let add = world.begin_add(producer, "t", 0, 0);
+    assert_eq!(world.told(add), None);
+    assert_eq!(
+        world.transactions.verify(ID, producer, ("t", PartitionIndex(0))),
+        Err(TransactionError::TransactionAbortable)
+    );
+    world.settle();
+    assert!(world.told(add).expect("durable").is_ok());
+    assert_eq!(world.transactions.verify(ID, producer, ("t", PartitionIndex(0))), Ok(()));
+    let end = world.begin_end(producer, true, 0);
+    assert!(world.told(end).is_none() && world.markers.is_empty());
+    world.settle();
+    assert!(world.told(end).expect("durable").is_ok() && world.markers.len() == 1);
+    // Complete only when the last marker is there.
+    assert_eq!(world.state(), TransactionState::PrepareCommit);
+}
+
+#[test]
+fn only_one_change_is_under_way_at_a_time() {
+    let mut world = World::new();
+    let producer = world.init(None).expect("a new id");
+    let first = world.begin_add(producer, "t", 0, 0);
+    let concurrent = Some(Err(TransactionError::ConcurrentTransactions));
+    let add = world.begin_add(producer, "t", 1, 0);
+    let end = world.begin_end(producer, true, 0);
+    let init = world.begin_init(None);
+    assert_eq!((world.told(add), world.told(end), world.told(init)), (concurrent, concurrent, concurrent));
+    world.settle();
+    assert!(world.told(first).expect("durable").is_ok());
+}
+
+#[test]
+fn what_is_in_the_transaction_already_is_answered_at_once() {
+    let mut world = World::new();
+    let producer = world.init(None).expect("a new id");
+    assert!(world.add(producer, "t", 0).is_ok());
+    let again = world.begin_add(producer, "t", 0, 0);
+    assert!(world.writes.is_empty());
+    assert!(world.told(again).expect("at once").is_ok());
+}
+
+#[test]
+fn a_second_producer_fences_the_first_and_aborts_its_transaction() {
+    let mut world = World::new();
+    let first = world.init(None).expect("a new id");
+    assert!(world.add(first, "t", 0).is_ok());
+    // The second one is told to come again; the abort has an epoch that nobody gets.
+    assert_eq!(world.init(None), Err(TransactionError::ConcurrentTransactions));
+    assert_eq!((world.state(), epoch(world.markers[0].producer)), (TransactionState::PrepareAbort, 1));
+    assert_eq!(world.init(None), Err(TransactionError::ConcurrentTransactions));
+    world.finish();
+    let second = world.init(None).expect("now");
+    assert_eq!(second, (first.0, ProducerEpoch(2)));
+    for error in [world.add(first, "t", 0), world.end(first, true)] {
+        assert_eq!(error, Err(TransactionError::ProducerFenced));
+    }
+    let verified = world.transactions.verify(ID, first, ("t", PartitionIndex(0)));
+    assert_eq!(verified, Err(TransactionError::ProducerFenced));
+    assert!(world.add(second, "t", 0).is_ok());
+}
+
+#[test]
+fn without_a_transaction_a_second_producer_gets_the_next_epoch_at_once() {
+    let mut world = World::new();
+    let first = world.init(None).expect("a new id");
+    let second = world.init(None).expect("at once");
+    assert_eq!(second, (first.0, ProducerEpoch(1)));
+}
+
+#[test]
+fn a_client_that_names_its_epoch_goes_on_with_the_next_and_a_fenced_one_does_not() {
+    // KIP-360: after an error a client asks for its own next epoch; the same question again has the same answer.
+    let mut world = World::new();
+    let first = world.init(None).expect("a new id");
+    let second = world.init(Some(first)).expect("its own");
+    assert_eq!(epoch(second), 1);
+    assert_eq!(world.init(Some(first)), Ok(second));
+    assert_eq!(epoch(world.init(None).expect("another producer")), 2);
+    for fenced in [first, second, (ProducerId(999), ProducerEpoch(2))] {
+        assert_eq!(world.init(Some(fenced)), Err(TransactionError::ProducerFenced));
+    }
+}
+
+#[test]
+fn epochs_that_are_used_up_bring_a_new_producer_id() {
+    let mut world = World::new();
+    let last = world.place(TransactionState::Empty, i16::MAX - 1, 0);
+    let next = world.init(Some(last)).expect("rotated");
+    assert_eq!(next, (ProducerId(100), ProducerEpoch(0)));
+    // The answer was lost: the exhausted epoch of the old id is the one before.
+    assert_eq!(world.init(Some(last)), Ok(next));
+    // A fence may use the greatest epoch, which no client ever gets.
+    let last = world.place(TransactionState::Ongoing, i16::MAX - 1, 0);
+    assert_eq!(world.init(None), Err(TransactionError::ConcurrentTransactions));
+    assert_eq!(epoch(world.markers[0].producer), i16::MAX);
+    world.finish();
+    let next = world.init(None).expect("rotated");
+    assert!(next.0 != last.0 && epoch(next) == 0);
+}
+
+#[test]
+fn without_a_producer_id_at_hand_nothing_happens() {
+    let mut world = World::new();
+    world.id_count = 0;
+    let refused = world.with(|t, c| t.init(77, ID, 60_000, None, c));
+    assert_eq!((refused, world.transactions.count()), (Err(77), 0));
+    world.id_count = 1;
+    assert!(world.init(None).is_ok());
+    let last = world.place(TransactionState::Ongoing, i16::MAX - 1, 2);
+    let refused = world.with(|t, c| t.end(78, ID, last, true, 2, c));
+    assert_eq!((refused, world.state()), (Err(78), TransactionState::Ongoing));
+}
+
+#[test]
+fn a_decision_that_is_asked_for_again_is_answered_as_before_and_another_one_is_refused() {
+    let mut world = World::new();
+    let producer = world.init(None).expect("a new id");
+    assert_eq!(world.end(producer, true), Err(TransactionError::InvalidTxnState));
+    assert!(world.add(producer, "t", 0).is_ok());
+    assert!(world.end(producer, true).is_ok());
+    assert_eq!(world.end(producer, true), Err(TransactionError::ConcurrentTransactions));
+    assert_eq!(world.end(producer, false), Err(TransactionError::InvalidTxnState));
+    world.finish();
+    assert_eq!(world.end(producer, true), Ok(producer));
+    assert_eq!(world.end(producer, false), Err(TransactionError::InvalidTxnState));
+}
+
+#[test]
+fn who_is_not_the_producer_is_told_so() {
+    let mut world = World::new();
+    let producer = world.init(None).expect("a new id");
+    let (other, newer) = ((ProducerId(5), producer.1), (producer.0, ProducerEpoch(1)));
+    assert_eq!(world.add(other, "t", 0), Err(TransactionError::InvalidProducerIdMapping));
+    assert_eq!(world.end(other, true), Err(TransactionError::InvalidProducerIdMapping));
+    assert_eq!(world.add(newer, "t", 0), Err(TransactionError::ProducerFenced));
+    let unknown = world.transactions.verify("unknown", producer, ("t", PartitionIndex(0)));
+    assert_eq!(unknown, Err(TransactionError::InvalidProducerIdMapping));
+}
+
+#[test]
+fn bounds_are_kept() {
+    let mut world = World::new();
+    let mut ask = |id: &str, timeout_ms| {
+        let ticket = world.ticket();
+        assert!(world.with(|t, c| t.init(ticket, id, timeout_ms, None, c)).is_ok());
+        world.settle();
+        world.told(ticket).expect("answered")
+    };
+    assert_eq!(ask("", 1), Err(TransactionError::InvalidRequest));
+    assert_eq!(ask(&"x".repeat(40_000), 1), Err(TransactionError::InvalidRequest));
+    for timeout_ms in [0, -1, 900_001] {
+        assert_eq!(ask(ID, timeout_ms), Err(TransactionError::InvalidTransactionTimeout));
+    }
+    assert!(ask(ID, 900_000).is_ok());
+    world.room_count = 0;
+    let ticket = world.ticket();
+    assert!(world.with(|t, c| t.init(ticket, "one more", 1, None, c)).is_ok());
+    assert_eq!(world.told(ticket), Some(Err(TransactionError::CoordinatorNotAvailable)));
+    let producer = world.init(None).expect("known ids go on");
+    let topic = "t".repeat(600_000);
+    assert_eq!(world.add(producer, &topic, 0), Err(TransactionError::TooLarge));
+}
+
+#[test]
+fn a_transaction_that_takes_too_long_is_aborted_and_its_producer_fenced() {
+    let mut world = World::new();
+    let producer = world.init(None).expect("a new id");
+    assert!(world.add(producer, "t", 0).is_ok());
+    world.now += 59_999;
+    world.with(|t, c| t.abort_timed_out(c));
+    assert!(world.writes.is_empty());
+    world.now += 1;
+    world.with(|t, c| t.abort_timed_out(c));
+    world.settle();
+    assert_eq!(world.state(), TransactionState::PrepareAbort);
+    assert!(!world.markers[0].commits && epoch(world.markers[0].producer) == 1);
+    assert_eq!(world.end(producer, true), Err(TransactionError::ProducerFenced));
+    world.finish();
+    assert_eq!(world.state(), TransactionState::CompleteAbort);
+    // The client goes on with its own next epoch only if it names none (it is fenced), another one always.
+    assert_eq!(world.init(Some(producer)), Err(TransactionError::ProducerFenced));
+    assert_eq!(epoch(world.init(None).expect("free")), 2);
+}
+
+#[test]
+fn ids_that_nobody_uses_are_forgotten_and_those_with_a_transaction_are_not() {
+    let mut world = World::new();
+    let producer = world.init(None).expect("a new id");
+    assert!(world.add(producer, "t", 0).is_ok());
+    world.now += 20_000_000;
+    world.with(|t, c| t.expire(10, c));
+    assert!(world.writes.is_empty());
+    assert!(world.end(producer, true).is_ok());
+    world.finish();
+    world.now += 9_999_999;
+    world.with(|t, c| t.expire(10, c));
+    assert!(world.writes.is_empty());
+    world.now += 1;
+    world.with(|t, c| t.expire(10, c));
+    assert_eq!(world.init(None), Err(TransactionError::ConcurrentTransactions));
+    world.settle();
+    assert!(world.transactions.get(ID).is_none() && world.log.is_empty());
+    assert_eq!(world.init(None).map(epoch), Ok(0));
+}
+
+#[test]
+fn markers_that_were_refused_are_sent_again_and_only_they() {
+    let mut world = World::new();
+    let producer = world.init(None).expect("a new id");
+    for index in 0..3 {
+        assert!(world.add(producer, "t", index).is_ok());
+    }
+    assert!(world.end(producer, true).is_ok());
+    world.markers.clear();
+    let name = |index: i32| ("t".into(), PartitionIndex(index));
+    world.with(|t, c| t.marked(ID, producer, &[name(0)], false, c));
+    world.with(|t, c| t.marked(ID, producer, &[name(1), name(2)], true, c));
+    assert!(world.transactions.has_unfinished());
+    world.with(|t, c| t.retry(c));
+    assert_eq!(listed(&world.markers[0].partitions), [name(1), name(2)]);
+    // A report twice, or of another producer, changes nothing.
+    world.with(|t, c| t.marked(ID, producer, &[name(0)], true, c));
+    world.with(|t, c| t.marked(ID, (producer.0, ProducerEpoch(9)), &[name(1), name(2)], false, c));
+    assert_eq!(world.state(), TransactionState::PrepareCommit);
+    world.finish();
+    assert_eq!(world.state(), TransactionState::CompleteCommit);
+}
+
+#[test]
+fn a_write_that_was_refused_changes_nothing_and_may_be_asked_for_again() {
+    let mut world = World::new();
+    let init = world.begin_init(None);
+    world.settle_one(false);
+    assert_eq!(world.told(init), Some(Err(TransactionError::CoordinatorNotAvailable)));
+    assert_eq!(world.transactions.count(), 0);
+    let producer = world.init(None).expect("again");
+    let add = world.begin_add(producer, "t", 0, 0);
+    world.settle_one(false);
+    assert!(world.told(add).expect("told").is_err());
+    assert!(world.add(producer, "t", 0).is_ok());
+    let end = world.begin_end(producer, true, 0);
+    world.settle_one(false);
+    assert!(world.told(end).expect("told").is_err() && world.markers.is_empty());
+    assert!(world.end(producer, true).is_ok());
+    world.mark_all();
+    // The completion is refused: it is tried again.
+    world.settle_one(false);
+    assert!(world.transactions.has_unfinished());
+    world.with(|t, c| t.retry(c));
+    world.settle();
+    assert_eq!(world.state(), TransactionState::CompleteCommit);
+}
+
+#[test]
+fn a_fence_that_could_not_be_written_takes_its_epoch_and_not_one_more_each_time() {
+    let mut world = World::new();
+    let producer = world.init(None).expect("a new id");
+    assert!(world.add(producer, "t", 0).is_ok());
+    for _ in 0..3 {
+        let init = world.begin_init(None);
+        world.settle_one(false);
+        assert!(world.told(init).expect("told").is_err());
+        // It may be in the log: the old producer is fenced for good.
+        assert_eq!(world.end(producer, true), Err(TransactionError::ProducerFenced));
+    }
+    assert_eq!(world.init(None), Err(TransactionError::ConcurrentTransactions));
+    assert_eq!(epoch(world.markers[0].producer), 1);
+    world.finish();
+    assert_eq!(world.init(None).map(epoch), Ok(2));
+}
+
+#[test]
+fn a_start_in_any_state_goes_on_with_what_was_durable() {
+    for state in TransactionState::ALL {
+        if matches!(state, TransactionState::Dead | TransactionState::PrepareEpochFence) {
+            continue;
+        }
+        let mut world = World::new();
+        let producer = world.place(state, 3, 0);
+        assert_eq!(world.markers.len(), usize::from(state.is_prepared()), "{state:?}");
+        world.finish();
+        match state {
+            TransactionState::PrepareCommit => assert_eq!(world.state(), TransactionState::CompleteCommit),
+            TransactionState::PrepareAbort => assert_eq!(world.state(), TransactionState::CompleteAbort),
+            other => assert_eq!(world.state(), other),
+        }
+        assert!(world.add(producer, "t", 1).is_ok());
+        assert!(world.end(producer, true).is_ok());
+        world.finish();
+        assert_eq!(world.state(), TransactionState::CompleteCommit);
+    }
+}
+
+#[test]
+fn who_waits_is_told_when_the_coordinator_goes() {
+    let mut world = World::new();
+    let producer = world.init(None).expect("a new id");
+    let add = world.begin_add(producer, "t", 0, 0);
+    world.with(|t, c| t.unload(TransactionError::NotCoordinator, c));
+    assert_eq!(world.told(add), Some(Err(TransactionError::NotCoordinator)));
+    // What completes later finds nobody.
+    world.settle();
+    assert_eq!(world.transactions.count(), 0);
+}
+
+#[test]
+fn with_the_second_protocol_each_end_raises_the_epoch() {
+    let mut world = World::new();
+    let mut producer = world.init(None).expect("a new id");
+    for number in 0..3 {
+        let add = world.begin_add(producer, "t", 0, 2);
+        world.settle();
+        assert!(world.told(add).expect("told").is_ok());
+        let next = world.end_as(producer, true, 2).expect("decided");
+        assert_eq!((epoch(next), epoch(world.markers[0].producer)), (number + 1, number + 1));
+        // Asked again, before and after it is complete.
+        assert_eq!(world.end_as(producer, true, 2), Err(TransactionError::ConcurrentTransactions));
+        world.finish();
+        assert_eq!(world.end_as(producer, true, 2), Ok(next));
+        assert_eq!(world.end_as(producer, false, 2), Err(TransactionError::InvalidTxnState));
+        assert_eq!(world.add(producer, "t", 0), Err(TransactionError::ProducerFenced));
+        producer = next;
+    }
+    // The epochs are used up: the next transaction has another producer id.
+    let last = world.place(TransactionState::Ongoing, i16::MAX - 1, 2);
+    let raised = world.end_as(last, false, 2).expect("decided");
+    assert_eq!(raised, (ProducerId(101), ProducerEpoch(0)));
+    assert_eq!(world.markers[0].producer, (last.0, ProducerEpoch(i16::MAX)));
+    assert_eq!(world.add(raised, "t", 0), Err(TransactionError::ConcurrentTransactions));
+    world.finish();
+    let known = world.transactions.get(ID).expect("known");
+    let next = (known.producer_id, known.producer_epoch);
+    assert_eq!((next.1, known.previous_producer_id), (ProducerEpoch(0), last.0));
+    assert_eq!(world.end_as(last, false, 2), Ok(next));
+    assert!(world.add(next, "t", 0).is_ok());
+}
+
+#[test]
+fn random_histories_never_answer_what_is_not_durable_and_always_come_to_an_end() {
+    // Several clients of one id, writes and markers that are refused now and then, starts in between. A client that was
+    // told that its transaction is committed must find markers of that decision and no others of its epoch.
+    for seed in 0..300 {
+        let mut rng = Rng::new(seed);
+        let mut world = World::new();
+        let mut clients: Vec<Option<Producer>> = vec![None; 3];
+        let mut decided: BTreeMap<Producer, BTreeSet<bool>> = BTreeMap::new();
+        let mut waiting: Vec<(u32, usize, Option<bool>)> = Vec::new();
+        let mut told: Vec<(Producer, bool)> = Vec::new();
+        for _ in 0..400 {
+            let client = rng.in_range(0..3) as usize;
+            match (rng.in_range(0..12), clients[client]) {
+                (0, _) => waiting.push((world.begin_init(None), client, None)),
+                (1, Some(producer)) => waiting.push((world.begin_init(Some(producer)), client, None)),
+                (2..=4, Some(producer)) => {
+                    let index = rng.in_range(0..3) as i32;
+                    let ticket = world.begin_add(producer, "t", index, 0);
+                    world.answers.remove(&ticket);
+                }
+                (5..=6, Some(producer)) => {
+                    let commits = rng.chance(1, 2);
+                    waiting.push((world.begin_end(producer, commits, 0), client, Some(commits)));
+                }
+                (7..=8, _) if !world.writes.is_empty() => {
+                    let is_durable = rng.chance(9, 10);
+                    world.settle_one(is_durable);
+                }
+                (9, _) if !world.markers.is_empty() => {
+                    let markers = world.markers.remove(0);
+                    decided.entry(markers.producer).or_default().insert(markers.commits);
+                    let (partitions, is_refused) = (listed(&markers.partitions), rng.chance(1, 5));
+                    world.with(|t, c| t.marked(ID, markers.producer, &partitions, is_refused, c));
+                }
+                (10, _) => world.with(|t, c| t.retry(c)),
+                (11, _) if rng.chance(1, 8) => {
+                    world.restart();
+                    waiting.clear();
+                }
+                _ => {}
+            }
+            waiting.retain(|(ticket, client, commits)| {
+                let Some(answer) = world.answers.remove(ticket) else { return true };
+                match (answer, commits) {
+                    (Ok(producer), Some(commits)) => told.push((producer, *commits)),
+                    (Ok(producer), None) => clients[*client] = Some(producer),
+                    (Err(TransactionError::ProducerFenced), _) => clients[*client] = None,
+                    (Err(_), _) => {}
+                }
+                false
+            });
+        }
+        for _ in 0..20 {
+            world.settle();
+            for markers in std::mem::take(&mut world.markers) {
+                decided.entry(markers.producer).or_default().insert(markers.commits);
+                let partitions = listed(&markers.partitions);
+                world.with(|t, c| t.marked(ID, markers.producer, &partitions, false, c));
+            }
+            world.with(|t, c| t.retry(c));
+        }
+        for (producer, commits) in told {
+            // One epoch may have several transactions one after the other; each that was told has its markers.
+            assert!(decided.get(&producer).is_some_and(|seen| seen.contains(&commits)), "seed {seed}: {producer:?}");
+        }
+        if let Some(known) = world.transactions.get(ID) {
+            assert!(!known.state.is_prepared(), "seed {seed}: it never ends");
+        }
+    }
+}
