@@ -20,6 +20,8 @@ pub fn of_producer(error: &ProducerError) -> ErrorCode {
     match error {
         ProducerError::InvalidProducerEpoch { .. } => ErrorCode::InvalidProducerEpoch,
         ProducerError::OutOfOrderSequence { .. } => ErrorCode::OutOfOrderSequenceNumber,
+        ProducerError::NotTransactional { .. } => ErrorCode::InvalidTxnState,
+        ProducerError::CoordinatorFenced { .. } => ErrorCode::TransactionCoordinatorFenced,
     }
 }
 

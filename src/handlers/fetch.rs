@@ -7,7 +7,8 @@
 //!    as it is; disk reads complete later and the task goes on.
 //! 4. The answer's pieces refer to the bytes: tail cache, file range, or what was read directly.
 //!
-//! Invariants: an answer never reaches past the high watermark; the first batch is returned whole, however large;
+//! Invariants: an answer never reaches past the high watermark, and for `read_committed` not past the last stable
+//! offset; the first batch is returned whole, however large;
 //! a task holds its pins until its answer is sent or its connection is gone.
 //!
 //! [`FetchSessions`]: super::fetch_session::FetchSessions
@@ -27,7 +28,7 @@ use crate::base::coverage;
 use crate::base::mutant;
 use crate::base::units::MIB;
 use crate::io::{Completion, Io};
-use crate::model::id::{LeaderEpoch, PartitionIndex, TopicId, TopicIdPartition};
+use crate::model::id::{LeaderEpoch, Offset, PartitionIndex, ProducerId, TopicId, TopicIdPartition};
 use crate::net::{CloseReason, ConnectionId, Content, Gap, Response};
 use crate::protocol::error::ErrorCode;
 use crate::protocol::fetch::{FetchRequest, FetchResponseEncoder, FetchResponseHead, FetchStep, ForgottenStep};
@@ -66,6 +67,10 @@ impl<I: Io> Broker<I> {
             correlation_id: info.correlation_id,
             session_id: 0,
             incremental: false,
+            up_to: match request.is_read_committed {
+                true => UpTo::LastStable,
+                false => UpTo::HighWatermark,
+            },
             min_bytes: usize::try_from(request.min_bytes).unwrap_or(0).min(max_bytes),
             max_bytes,
             parts: Vec::new(),
@@ -151,6 +156,7 @@ impl<I: Io> Broker<I> {
             }
             if known < part.wanted.last_fetched_epoch || known_end < part.wanted.fetch_offset {
                 part.high_watermark = end;
+                part.last_stable_offset = log.last_stable_offset();
                 part.log_start_offset = start;
                 part.diverging_epoch = Some((known, known_end));
                 return None;
@@ -179,8 +185,7 @@ impl<I: Io> Broker<I> {
             Some(slot) => {
                 let log = &mut self.partitions.get_mut(slot).log;
                 // The read goes up to the high watermark of today: the one that is told must not lie below.
-                task.parts[part].high_watermark = log.high_watermark();
-                task.parts[part].log_start_offset = log.log_start();
+                task.parts[part].note(log);
                 let step = read.resume(&mut self.io, log, completion.result);
                 if self.take_step(&mut task, step, read_from, (index, generation)) {
                     return self.fetch_tasks.put_back(index, task);
@@ -223,10 +228,13 @@ impl<I: Io> Broker<I> {
             let offset = wanted.fetch_offset;
             let partition = self.partitions.get_mut(slot);
             let (log, read_from) = (&mut partition.log, partition.id);
-            task.parts[part].high_watermark = log.high_watermark();
-            task.parts[part].log_start_offset = log.log_start();
+            task.parts[part].note(log);
+            let end = match task.up_to {
+                UpTo::LastStable => log.last_stable_offset(),
+                UpTo::HighWatermark | UpTo::LogEnd => log.high_watermark(),
+            };
             let source = log.source_of(offset);
-            if !may_read || (limit == 0 && !is_first) || offset >= log.high_watermark() {
+            if !may_read || (limit == 0 && !is_first) || offset >= end {
                 task.next += 1;
                 continue;
             }
@@ -242,7 +250,7 @@ impl<I: Io> Broker<I> {
                 offset,
                 size_bytes_max: u32::try_from(limit).unwrap_or(u32::MAX),
                 min_one_batch: is_first,
-                up_to: if mutant::is_on("read_unacknowledged") { UpTo::LogEnd } else { UpTo::HighWatermark },
+                up_to: if mutant::is_on("read_unacknowledged") { UpTo::LogEnd } else { task.up_to },
             };
             let step = log.read(&mut self.io, token::base(Kind::Fetch, index, generation), request);
             if self.take_step(&mut task, step, read_from, (index, generation)) {
@@ -299,6 +307,11 @@ impl<I: Io> Broker<I> {
                 self.counters.fetch_bytes_direct += plan.paths.direct;
                 self.counters.fetch_bytes_copy += plan.paths.copy;
                 part.size_bytes = plan.size_bytes as usize;
+                if !plan.aborted.is_empty() {
+                    let entries = plan.aborted.iter();
+                    let entries = entries.map(|entry| (ProducerId(entry.producer_id), Offset(entry.first_offset)));
+                    part.aborted = Some(entries.collect());
+                }
                 part.contents.extend(plan.ranges.into_iter().map(|range| match range {
                     Range::Memory(slice) => room.content_of(slice),
                     Range::File { file, position, length_bytes } => {
@@ -358,7 +371,7 @@ impl<I: Io> Broker<I> {
             }
             for part in parts {
                 has_leaders |= part.current_leader.is_some();
-                let at = encoder.partition(&part.response(), part.size_bytes);
+                let at = encoder.partition(&part.response(task.up_to), part.size_bytes);
                 gaps.extend(part.contents.drain(..).map(|content| Gap { at, content }));
             }
         }

@@ -15,14 +15,14 @@ use super::fetch_session::Wanted;
 use crate::base::mutant;
 use crate::base::time::Monotonic;
 use crate::io::Io;
-use crate::model::id::{LeaderEpoch, Offset, TopicIdPartition};
+use crate::model::id::{LeaderEpoch, Offset, ProducerId, TopicIdPartition};
 use crate::model::limits::FETCH_TASKS_POOL_SHARE;
 use crate::net::connection::RECEIVE_SIZE_BYTES_MIN;
 use crate::net::{ConnectionId, Content, Ticket};
 use crate::protocol::LeaderIdAndEpoch;
 use crate::protocol::error::ErrorCode;
 use crate::protocol::fetch::FetchPartitionResponse;
-use crate::storage::ReadTask;
+use crate::storage::{Log, ReadTask, UpTo};
 
 /// What is known of one partition of a task.
 pub(super) struct Part {
@@ -36,6 +36,9 @@ pub(super) struct Part {
     pub size_bytes: usize,
     /// What it adds to the task's `available_bytes`.
     pub available_bytes: u64,
+    pub last_stable_offset: Offset,
+    /// For readers of committed records: what is aborted among the records.
+    pub aborted: Option<Box<[(ProducerId, Offset)]>>,
 }
 
 impl Part {
@@ -50,25 +53,37 @@ impl Part {
             contents: Vec::new(),
             size_bytes: 0,
             available_bytes: 0,
+            last_stable_offset: Offset::NONE,
+            aborted: None,
         }
+    }
+
+    /// What the log says of itself. The records that are read end at or below the one offset that counts.
+    pub fn note(&mut self, log: &Log) {
+        self.high_watermark = log.high_watermark();
+        self.last_stable_offset = log.last_stable_offset();
+        self.log_start_offset = log.log_start();
     }
 
     pub fn refuse(&mut self, error: ErrorCode) {
         self.error = error;
         self.high_watermark = Offset::NONE;
         self.log_start_offset = Offset::NONE;
+        self.last_stable_offset = Offset::NONE;
+        self.aborted = None;
         self.contents.clear();
         self.size_bytes = 0;
     }
 
-    pub fn response(&self) -> FetchPartitionResponse<'static> {
+    pub fn response(&self, up_to: UpTo) -> FetchPartitionResponse<'_> {
         let is_stale = mutant::is_on("tell_an_old_watermark") && self.high_watermark.0 % 7 == 6;
         FetchPartitionResponse {
             high_watermark: Offset(self.high_watermark.0 - i64::from(is_stale)),
-            last_stable_offset: self.high_watermark,
+            last_stable_offset: self.last_stable_offset,
             log_start_offset: self.log_start_offset,
             diverging_epoch: self.diverging_epoch,
             current_leader: self.current_leader,
+            aborted_transactions: (up_to == UpTo::LastStable).then(|| self.aborted.as_deref().unwrap_or_default()),
             ..FetchPartitionResponse::refused(self.wanted.partition, self.error)
         }
     }
@@ -81,6 +96,8 @@ pub(super) struct FetchTask {
     pub correlation_id: i32,
     pub session_id: i32,
     pub incremental: bool,
+    /// What may be read: up to the high watermark, or what is decided.
+    pub up_to: UpTo,
     pub min_bytes: usize,
     pub max_bytes: usize,
     pub parts: Vec<Part>,

@@ -33,9 +33,10 @@ impl<I: Io> Broker<I> {
 
     /// Counts anew what one part adds; true if it has something else to tell.
     fn is_news(&mut self, task: &mut FetchTask, part: usize) -> bool {
+        let up_to = task.up_to;
         let part = &mut task.parts[part];
         let Some(slot) = self.look_at(part) else { return true };
-        let readable_bytes = self.partitions.get_mut(slot).log.readable_bytes(part.wanted.fetch_offset);
+        let readable_bytes = self.partitions.get_mut(slot).log.readable_bytes(part.wanted.fetch_offset, up_to);
         let available_bytes = readable_bytes.min(part.wanted.size_bytes_max.max(1) as u64);
         let before = std::mem::replace(&mut part.available_bytes, available_bytes);
         task.available_bytes = task.available_bytes - before + available_bytes;

@@ -23,6 +23,9 @@ use crate::protocol::error::ErrorCode;
 use crate::storage::lookup::Found;
 use crate::storage::{LookupStep, LookupTask, UpTo};
 
+/// Kafka's number of the isolation level.
+const READ_COMMITTED: i8 = 1;
+
 /// Kafka's special timestamps.
 const LATEST: i64 = -1;
 const EARLIEST: i64 = -2;
@@ -34,6 +37,8 @@ const EARLIEST_PENDING_UPLOAD: i64 = -6;
 /// A ListOffsets request that is not answered yet.
 struct Lookup {
     call: Call,
+    /// What may be told: up to the high watermark, or what is decided.
+    up_to: UpTo,
     /// Partitions that it asks for more than once.
     repeated: BTreeSet<(TopicName, i32)>,
     topics: vec::IntoIter<ListOffsetsTopic>,
@@ -79,6 +84,7 @@ impl<I: Io> Broker<I> {
     pub(super) fn list_offsets(&mut self, call: Call, request: ListOffsetsRequest) {
         let lookup = Box::new(Lookup {
             call,
+            up_to: if request.isolation_level == READ_COMMITTED { UpTo::LastStable } else { UpTo::HighWatermark },
             repeated: repeated(&request.topics),
             answered: Vec::with_capacity(request.topics.len()),
             topics: request.topics.into_iter(),
@@ -129,15 +135,15 @@ impl<I: Io> Broker<I> {
                 lookup.note(refused(&asked, ErrorCode::UnsupportedVersion));
                 continue;
             }
-            match self.answer_at_once(&lookup.topic, &asked) {
+            match self.answer_at_once(&lookup.topic, &asked, lookup.up_to) {
                 Answer::Now(answer) => lookup.note(answer),
                 Answer::Search(partition, sought) => {
                     let partition = self.partitions.get_mut(partition);
                     let (log, read_from) = (&mut partition.log, partition.id);
-                    let (io, token) = (&mut self.io, token::base(Kind::Lookup, slot, 0));
+                    let (io, token, up_to) = (&mut self.io, token::base(Kind::Lookup, slot, 0), lookup.up_to);
                     let step = match sought {
-                        Sought::AtOrAfter(time) => log.find_by_timestamp(io, token, time, UpTo::HighWatermark),
-                        Sought::Greatest => log.find_max_timestamp(io, token, UpTo::HighWatermark),
+                        Sought::AtOrAfter(time) => log.find_by_timestamp(io, token, time, up_to),
+                        Sought::Greatest => log.find_max_timestamp(io, token, up_to),
                     };
                     if take_lookup_step(&mut lookup, asked, step, read_from) {
                         self.lookups.slots[slot as usize] = Some(lookup);
@@ -155,7 +161,7 @@ impl<I: Io> Broker<I> {
         self.reply(lookup.call, &ListOffsetsResponse::default().with_topics(lookup.answered));
     }
 
-    fn answer_at_once(&mut self, topic: &str, asked: &ListOffsetsPartition) -> Answer {
+    fn answer_at_once(&mut self, topic: &str, asked: &ListOffsetsPartition, up_to: UpTo) -> Answer {
         let current = LeaderEpoch(asked.current_leader_epoch);
         let partition = match self.led_partition(topic, PartitionIndex(asked.partition_index), current) {
             Ok(partition) => partition,
@@ -167,7 +173,13 @@ impl<I: Io> Broker<I> {
             Answer::Now(found(asked, offset, Timestamp::NONE, epoch))
         };
         match asked.timestamp {
-            LATEST => Answer::Now(found(asked, log.high_watermark(), Timestamp::NONE, log.leader_epoch())),
+            LATEST => {
+                let end = match up_to {
+                    UpTo::LastStable => log.last_stable_offset(),
+                    UpTo::HighWatermark | UpTo::LogEnd => log.high_watermark(),
+                };
+                Answer::Now(found(asked, end, Timestamp::NONE, log.leader_epoch()))
+            }
             EARLIEST | EARLIEST_LOCAL => at(log.log_start()),
             // Nothing is tiered, so there is no last tiered record and none that waits for its upload.
             LATEST_TIERED | EARLIEST_PENDING_UPLOAD => {

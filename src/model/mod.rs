@@ -9,5 +9,6 @@ pub mod compression;
 pub mod configs;
 pub mod id;
 pub mod limits;
+pub mod marker;
 pub mod records;
 pub mod rewrite;

@@ -81,6 +81,7 @@ impl Log {
             batch::stamp_log_append_time(batch, now.wall);
             header = Header::parse(batch).expect("the stamped batch is whole");
         }
+        let start = self.end;
         self.end.position += batch.len() as u64;
         self.end.offset = header.next_offset();
         self.stage(batch, position, chunk_count);
@@ -88,13 +89,17 @@ impl Log {
 
         let leader_epoch = self.leader_epoch;
         self.epochs.assign(leader_epoch, base_offset);
-        self.producers.update(&header, now.wall);
+        let aborted = self.note_producer(&header, batch, start, now.wall);
         let end = self.end;
         let active = self.active();
         active.note(&header, position, end);
+        if let Some(aborted) = aborted {
+            active.aborted.push(aborted);
+        }
         active.written_at = now.wall;
         if self.options.ack_after == AckAfter::Memory || self.options.mutants().ack_before_write {
             self.high_watermark = end;
+            self.transactions.acknowledge(end.offset);
             self.events.advanced = true;
         }
         Ok(Appended { base_offset, end: end.offset })

@@ -11,6 +11,7 @@
 //! and recovers from its checkpoint; one without a checkpoint recovers from its segments.
 
 mod version_1;
+mod version_2;
 
 use rkyv::rancor;
 use rkyv::{Archive, Deserialize, Serialize};
@@ -24,11 +25,12 @@ use super::epochs::EpochEntry;
 use super::index::{IndexEntry, thinned};
 use super::producer_state::ProducerEntry;
 use super::retention::SegmentSummary;
+use super::sidecar::AbortedTransaction;
 
 /// Magic and version of a checkpoint.
-pub const KIND: Kind = Kind { magic: *b"ottlaCKP", version: 2, version_min: 1 };
+pub const KIND: Kind = Kind { magic: *b"ottlaCKP", version: 3, version_min: 1 };
 /// Magic and version of a clean-stop chunk.
-pub const CLEAN_STOP_KIND: Kind = Kind { magic: *b"ottlaSTP", version: 2, version_min: 1 };
+pub const CLEAN_STOP_KIND: Kind = Kind { magic: *b"ottlaSTP", version: 3, version_min: 1 };
 
 /// Entries of the active segment's index that the clean-stop file keeps for one partition: 16 KiB, so that 10,000
 /// partitions stay below 160 MiB. A coarser index makes the first lookups read further, never wrongly.
@@ -70,6 +72,19 @@ pub struct PartitionState {
     pub epochs: Vec<EpochEntry>,
     /// Producers as of the position.
     pub producers: Vec<ProducerEntry>,
+    /// Aborted transactions whose markers are in the active segment, by ascending offset of the marker.
+    pub aborted: Vec<AbortedTransaction>,
+    /// Which sealed segments have some in their sidecars.
+    pub aborting_segments: Vec<AbortingSegment>,
+}
+
+/// A sealed segment that holds markers of aborted transactions, as it is archived.
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AbortingSegment {
+    /// Its base offset.
+    pub base_offset: i64,
+    /// The least first offset of these transactions.
+    pub first_offset: i64,
 }
 
 impl PartitionState {
@@ -135,6 +150,7 @@ pub fn find(bytes: &[u8]) -> Result<Option<Found>, EnvelopeError> {
     let Some((slot, envelope)) = newest else { return Ok(None) };
     let state = match envelope.version {
         1 => decode::<version_1::ArchivedState, version_1::State>(envelope.payload)?.into(),
+        2 => decode::<version_2::ArchivedState, version_2::State>(envelope.payload)?.into(),
         _ => decode::<ArchivedPartitionState, PartitionState>(envelope.payload)?,
     };
     Ok(Some(Found { sequence: envelope.sequence, slot, state }))
@@ -203,6 +219,7 @@ pub fn read_clean_stop_chunk(
     }
     let chunk = match found.version {
         1 => decode::<version_1::ArchivedChunk, version_1::Chunk>(found.payload)?.into(),
+        2 => decode::<version_2::ArchivedChunk, version_2::Chunk>(found.payload)?.into(),
         _ => decode::<ArchivedCleanStopChunk, CleanStopChunk>(found.payload)?,
     };
     let entries = chunk.entries.into_iter().map(|entry| {
@@ -232,6 +249,8 @@ fn estimate_bytes(state: &PartitionState) -> usize {
         + state.index.len() * size_of::<IndexEntry>()
         + state.epochs.len() * size_of::<EpochEntry>()
         + state.producers.len() * size_of::<ProducerEntry>()
+        + state.aborted.len() * size_of::<AbortedTransaction>()
+        + state.aborting_segments.len() * size_of::<AbortingSegment>()
 }
 
 #[cfg(test)]
@@ -262,6 +281,8 @@ mod tests {
                 .collect(),
             epochs: vec![EpochEntry { start_offset: 0, epoch: 1 }, EpochEntry { start_offset: 50, epoch: 4 }],
             producers: Vec::new(),
+            aborted: Vec::new(),
+            aborting_segments: vec![AbortingSegment { base_offset: 0, first_offset: 3 }],
         }
     }
 
@@ -500,8 +521,11 @@ mod tests {
         assert_eq!(offset_of!(ArchivedPartitionState, has_gaps), 69);
         assert_eq!(offset_of!(ArchivedPartitionState, sealed), 72);
         assert_eq!(offset_of!(ArchivedPartitionState, producers), 96);
-        assert_eq!(size_of::<ArchivedPartitionState>(), 104);
-        assert_eq!((offset_of!(ArchivedCleanStopEntry, state), size_of::<ArchivedCleanStopEntry>()), (24, 128));
+        assert_eq!(offset_of!(ArchivedPartitionState, aborted), 104);
+        assert_eq!(offset_of!(ArchivedPartitionState, aborting_segments), 112);
+        assert_eq!(size_of::<ArchivedPartitionState>(), 120);
+        assert_eq!(size_of::<ArchivedAbortingSegment>(), 16);
+        assert_eq!((offset_of!(ArchivedCleanStopEntry, state), size_of::<ArchivedCleanStopEntry>()), (24, 144));
         assert_eq!((size_of::<ArchivedCleanStopChunk>(), align_of::<ArchivedCleanStopChunk>()), (8, 4));
     }
 
@@ -522,6 +546,13 @@ mod tests {
             index: vec![IndexEntry { timestamp_before: 77, relative_offset: 10, position_bytes: 40_000 }],
             epochs: vec![EpochEntry { start_offset: 0, epoch: 1 }, EpochEntry { start_offset: 50, epoch: 4 }],
             producers: Vec::new(),
+            aborted: vec![AbortedTransaction {
+                producer_id: 7,
+                first_offset: 1001,
+                last_offset: 1005,
+                last_stable_offset: 1006,
+            }],
+            aborting_segments: vec![AbortingSegment { base_offset: 0, first_offset: 3 }],
         }
     }
 
@@ -538,11 +569,27 @@ mod tests {
     }
 
     #[test]
+    fn what_version_2_wrote_is_read() {
+        // The golden bytes of that version.
+        let found = find(&aligned(&unhex(GOLDEN_CHECKPOINT_2))).expect("readable").expect("sound");
+        let expected = PartitionState { aborted: Vec::new(), aborting_segments: Vec::new(), ..golden() };
+        assert_eq!((found.sequence, &found.state), (3, &expected));
+        let (entries, _) = read_clean_stop_chunk(0, &aligned(&unhex(GOLDEN_CLEAN_STOP_2))).expect("sound");
+        assert_eq!(entries[0].1, PartitionState { clean: true, ..expected });
+    }
+
+    #[test]
     fn what_version_1_wrote_is_read() {
         // The golden bytes of that version.
         let bytes = aligned(&unhex(GOLDEN_CHECKPOINT_1));
         let found = find(&bytes).expect("readable").expect("sound");
-        let expected = PartitionState { has_gaps: false, cleaner_offset: 0, ..golden() };
+        let expected = PartitionState {
+            has_gaps: false,
+            cleaner_offset: 0,
+            aborted: Vec::new(),
+            aborting_segments: Vec::new(),
+            ..golden()
+        };
         assert_eq!((found.sequence, &found.state), (3, &expected));
         let (entries, _) = read_clean_stop_chunk(0, &aligned(&unhex(GOLDEN_CLEAN_STOP_1))).expect("sound");
         assert_eq!(entries.len(), 1);
@@ -562,12 +609,27 @@ mod tests {
     }
 
     const GOLDEN_CHECKPOINT: &str = "\
+        6f74746c61434b5003000000bda0f7ed0300000000000000f8000000000000000000000000000000e803000000000000\
+        630000000000000005000000000000004d000000000000000a000000409c000000000000000000000100000000000000\
+        320000000000000004000000000000000700000000000000e903000000000000ed03000000000000ee03000000000000\
+        00000000000000000300000000000000e8030000000000008038010000000000fc03000000000000f401000000000000\
+        00000100000000004d00000000000000eb03000000000000bc02000000000000040000000001000038ffffff01000000\
+        50ffffff0100000058ffffff0200000070ffffff0000000068ffffff0100000080ffffff01000000";
+    const GOLDEN_CLEAN_STOP: &str = "\
+        6f74746c61535450030000003464c38d000000000000000018010000000000000000000000000000e803000000000000\
+        630000000000000005000000000000004d000000000000000a000000409c000000000000000000000100000000000000\
+        320000000000000004000000000000000700000000000000e903000000000000ed03000000000000ee03000000000000\
+        0000000000000000030000000000000000112233445566778899aabbccddeeff0600000000000000e803000000000000\
+        8038010000000000fc03000000000000f40100000000000000000100000000004d00000000000000eb03000000000000\
+        bc02000000000000040000000101000020ffffff0100000038ffffff0100000040ffffff0200000058ffffff00000000\
+        50ffffff0100000068ffffff0100000070ffffff01000000";
+    const GOLDEN_CHECKPOINT_2: &str = "\
         6f74746c61434b50020000007f15f43b0300000000000000b8000000000000000000000000000000e803000000000000\
         630000000000000005000000000000004d000000000000000a000000409c000000000000000000000100000000000000\
         32000000000000000400000000000000e8030000000000008038010000000000fc03000000000000f401000000000000\
         00000100000000004d00000000000000eb03000000000000bc02000000000000040000000001000068ffffff01000000\
         80ffffff0100000088ffffff02000000a0ffffff00000000";
-    const GOLDEN_CLEAN_STOP: &str = "\
+    const GOLDEN_CLEAN_STOP_2: &str = "\
         6f74746c6153545002000000364cf7580000000000000000d8000000000000000000000000000000e803000000000000\
         630000000000000005000000000000004d000000000000000a000000409c000000000000000000000100000000000000\
         3200000000000000040000000000000000112233445566778899aabbccddeeff0600000000000000e803000000000000\

@@ -182,6 +182,7 @@ impl Log {
         };
         if acknowledged.offset > self.high_watermark.offset {
             self.high_watermark = acknowledged;
+            self.transactions.acknowledge(acknowledged.offset);
             self.events.advanced = true;
         }
     }

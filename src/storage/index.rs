@@ -211,6 +211,12 @@ impl<'a, E: Entry> View<'a, E> {
         self.before(|entry| u64::from(entry.position_bytes()) <= position_bytes)
     }
 
+    /// The base offset of the batch at a position that the index knows.
+    pub fn offset_at(&self, position_bytes: u32) -> Option<Offset> {
+        let at = self.entries.binary_search_by_key(&position_bytes, Entry::position_bytes).ok()?;
+        Some(self.base_offset.plus(i64::from(self.entries[at].relative_offset())))
+    }
+
     /// The greatest known start of a batch above `start_bytes` and not above `position_bytes`: where a range that
     /// begins at `start_bytes` may be cut without looking at the batches. `None`: the index does not know.
     pub fn cut(&self, start_bytes: u64, position_bytes: u64) -> Option<u32> {

@@ -6,7 +6,7 @@
 //! and hands every completion whose token has the log's upper bits to [`Log::complete`].
 //!
 //! Invariants
-//! - `log start <= high watermark <= end`, `durable <= written <= end`.
+//! - `log start <= last stable offset <= high watermark <= end`, `durable <= written <= end`.
 //! - The log start that anybody is told is durable: a raised one counts once a checkpoint says so.
 //! - Between `append` calls the tail holds everything from the last written block to the end.
 //! - At most one write of batches is under way, and at most one step of a job, one preparation and one sync.
@@ -34,6 +34,7 @@ use super::reader::Hints;
 use super::roll::Checkpoints;
 use super::segment::Segment;
 use super::tail_cache::{Tail, TailBudget};
+use super::transactions::Transactions;
 
 /// Low bits of a token that belong to the log. The owner's base token has them zero.
 pub const TOKEN_BITS: u32 = 8;
@@ -138,6 +139,7 @@ pub struct Log {
     pub(super) parked: bool,
 
     pub(super) producers: ProducerState,
+    pub(super) transactions: Transactions,
     pub(super) epochs: LeaderEpochs,
     pub(super) hints: Hints,
     /// For events that arise outside `complete`.
@@ -187,6 +189,7 @@ impl Log {
             close_without_checkpoint: false,
             parked: false,
             producers: ProducerState::default(),
+            transactions: Transactions::default(),
             epochs: LeaderEpochs::default(),
             hints: Hints::default(),
             events: Events::default(),

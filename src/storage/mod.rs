@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`options`] | what an owner decides: options, mutants of tests |
 //! | [`event`] | what a log tells its owner: events, errors, boundaries |
+//! | `aborted` | the search for aborted transactions in memory and sidecars |
 //! | [`log`] | the log object: fields, face, completions |
 //! | [`appender`] | batch → stamped → staged |
 //! | [`commit`] | staged → written → durable; the seam for a journal |
@@ -30,6 +31,7 @@
 //! - The high watermark never passes what the topic's [`AckAfter`] calls acknowledged.
 //! - A failed data write or sync is sticky.
 
+mod aborted;
 pub mod appender;
 pub mod checkpoint;
 pub mod commit;
@@ -56,6 +58,7 @@ pub mod segment;
 pub mod sidecar;
 pub mod source;
 pub mod tail_cache;
+pub mod transactions;
 
 pub use compaction::{Cleaner, CleanerOptions, CompactionPolicy, Dirtiness};
 pub use deletion::Removal;
@@ -67,6 +70,7 @@ pub use options::{AckAfter, LogOptions, PrepareMode};
 pub use reader::{Range, ReadPlan, ReadRequest, ReadSource, ReadStep, ReadTask, UpTo};
 pub use recovery::{Known, RecoveryError, RecoveryStats, recover};
 pub use tail_cache::TailBudget;
+pub use transactions::ActiveProducer;
 
 #[cfg(test)]
 mod tests;

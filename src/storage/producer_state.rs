@@ -10,8 +10,11 @@
 //! Invariants: a producer's batches have ascending offsets and one epoch; an empty state has no heap; at most
 //! [`PRODUCER_COUNT_MAX`] producers are kept.
 //!
-//! It must not know error codes, files or the clock. Transactions are not built: the archived form has room for the
-//! first offset of one that is under way.
+//! A transaction begins with its producer's first transactional batch and ends with a marker
+//! ([`ProducerState::end_transaction`]). Which of them are open, and what that means to readers, is the business of
+//! [`super::transactions`].
+//!
+//! It must not know error codes, files or the clock.
 
 use rkyv::{Archive, Deserialize, Serialize};
 use rustc_hash::FxHashMap;
@@ -20,6 +23,7 @@ use crate::base::time::Timestamp;
 use crate::model::batch::Header;
 use crate::model::id::{Offset, ProducerEpoch, ProducerId, Sequence};
 use crate::model::limits::{PRODUCER_BATCH_COUNT_MAX, PRODUCER_COUNT_MAX};
+use crate::model::marker::EndTransactionMarker;
 
 /// A batch that may be repeated by its producer, as it is archived. A slot without a batch has `last_offset` -1.
 #[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,6 +98,22 @@ pub enum ProducerError {
         /// What it should have been.
         expected: Sequence,
     },
+    /// The producer has a transaction under way here, of which the batch is no part (Kafka: INVALID_TXN_STATE).
+    #[error("producer {id} sent a batch outside of its transaction")]
+    NotTransactional {
+        /// The producer.
+        id: ProducerId,
+    },
+    /// The marker is of a coordinator that another one has replaced (Kafka: TRANSACTION_COORDINATOR_FENCED).
+    #[error("producer {id} has a marker of coordinator epoch {current}; {epoch} is older")]
+    CoordinatorFenced {
+        /// The producer.
+        id: ProducerId,
+        /// The marker's.
+        epoch: i32,
+        /// The greatest epoch seen.
+        current: i32,
+    },
 }
 
 /// The producers of one partition.
@@ -128,22 +148,66 @@ impl ProducerState {
         }
     }
 
-    /// Notes a batch that was given its offset (`header.base_offset`) and its final timestamps; `now` is the time of
-    /// the append. In recovery, when that time is unknown, `now` is the time of recovery.
+    /// Whether a marker may be appended that ends the producer's transaction. It changes nothing.
+    pub fn check_marker(
+        &self,
+        id: ProducerId,
+        epoch: ProducerEpoch,
+        marker: EndTransactionMarker,
+    ) -> Result<(), ProducerError> {
+        let Some(producer) = self.producers.get(&id) else { return Ok(()) };
+        let current = ProducerEpoch(producer.producer_epoch);
+        if epoch < current {
+            return Err(ProducerError::InvalidProducerEpoch { id, epoch, current });
+        }
+        let (epoch, current) = (marker.coordinator_epoch, producer.coordinator_epoch);
+        // Tools that abort a transaction by hand may not know the epoch.
+        if epoch >= 0 && epoch < current {
+            return Err(ProducerError::CoordinatorFenced { id, epoch, current });
+        }
+        Ok(())
+    }
+
+    /// Notes a batch of records that was given its offset (`header.base_offset`) and its final timestamps; `now` is the
+    /// time of the append. In recovery, when that time is unknown, `now` is the time of recovery. True if the batch
+    /// begins a transaction.
     #[inline]
-    pub fn update(&mut self, header: &Header, now: Timestamp) {
+    pub fn update(&mut self, header: &Header, now: Timestamp) -> bool {
         if header.producer_id == ProducerId::NONE {
-            return;
+            return false;
         }
         if let Some(producer) = self.producers.get_mut(&header.producer_id) {
             return producer.update(header, now);
         }
+        self.add(header).update(header, now)
+    }
+
+    /// Notes a marker that was given its offset. The first offset of the transaction that it ends, if there is one.
+    pub fn end_transaction(&mut self, header: &Header, marker: EndTransactionMarker, now: Timestamp) -> Option<Offset> {
+        let producer = match self.producers.contains_key(&header.producer_id) {
+            true => self.producers.get_mut(&header.producer_id).expect("it is there"),
+            false => self.add(header),
+        };
+        producer.take_epoch(header.producer_epoch);
+        producer.coordinator_epoch = producer.coordinator_epoch.max(marker.coordinator_epoch);
+        producer.last_append = now.0;
+        let first = std::mem::replace(&mut producer.transaction_first_offset, -1);
+        (first >= 0).then_some(Offset(first))
+    }
+
+    #[cold]
+    fn add(&mut self, header: &Header) -> &mut ProducerEntry {
         if self.producers.len() == PRODUCER_COUNT_MAX {
             self.evict();
         }
-        let mut producer = ProducerEntry::new(header.producer_id, header.producer_epoch);
-        producer.update(header, now);
-        self.producers.insert(header.producer_id, producer);
+        let producer = ProducerEntry::new(header.producer_id, header.producer_epoch);
+        self.producers.entry(header.producer_id).or_insert(producer)
+    }
+
+    /// First offsets of the transactions that are under way, in no order that means anything.
+    pub fn open_transactions(&self) -> impl Iterator<Item = Offset> {
+        let first = self.producers.values().map(|producer| producer.transaction_first_offset);
+        first.filter(|first| *first >= 0).map(Offset)
     }
 
     /// Forgets producers that have appended nothing for `expiration_ms` (`producer.id.expiration.ms`) and have no
@@ -222,7 +286,14 @@ impl ProducerEntry {
         if epoch < current {
             return Err(ProducerError::InvalidProducerEpoch { id, epoch, current });
         }
+        if self.transaction_first_offset >= 0 && !header.attributes.is_transactional() {
+            return Err(ProducerError::NotTransactional { id });
+        }
         let sequence = header.base_sequence;
+        if sequence.0 < 0 {
+            // The broker's own: offsets that are committed in a transaction.
+            return Ok(Verdict::Append);
+        }
         let out_of_order = |expected| Err(ProducerError::OutOfOrderSequence { id, sequence, expected });
         if epoch > current {
             return if sequence == Sequence(0) { Ok(Verdict::Append) } else { out_of_order(Sequence(0)) };
@@ -250,14 +321,22 @@ impl ProducerEntry {
         }
     }
 
-    fn update(&mut self, header: &Header, now: Timestamp) {
-        if header.producer_epoch.0 != self.producer_epoch {
-            self.producer_epoch = header.producer_epoch.0;
+    fn take_epoch(&mut self, epoch: ProducerEpoch) {
+        if epoch.0 != self.producer_epoch {
+            self.producer_epoch = epoch.0;
             self.batches = [NO_BATCH; PRODUCER_BATCH_COUNT_MAX];
         }
+    }
+
+    fn update(&mut self, header: &Header, now: Timestamp) -> bool {
+        self.take_epoch(header.producer_epoch);
         self.last_append = now.0;
-        if header.attributes.is_control() {
-            return; // A marker has no sequence.
+        let begins = header.attributes.is_transactional() && self.transaction_first_offset < 0;
+        if begins {
+            self.transaction_first_offset = header.base_offset.0;
+        }
+        if header.base_sequence.0 < 0 {
+            return begins;
         }
         let count = self.kept().len();
         let slot = if count == PRODUCER_BATCH_COUNT_MAX {
@@ -272,6 +351,7 @@ impl ProducerEntry {
             last_sequence: header.base_sequence.plus(header.last_offset_delta).0,
             offset_delta: header.last_offset_delta,
         };
+        begins
     }
 
     /// The batches that are remembered, oldest first.

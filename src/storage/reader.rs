@@ -22,9 +22,11 @@ use crate::io::{File, Io, Outcome, Slice, Token};
 use crate::model::batch::{HEADER_SIZE, Header};
 use crate::model::id::Offset;
 
+use super::aborted::AbortedWalk;
 use super::event::{Boundary, ReadError};
 use super::log::Log;
 use super::segment::{Index, Segment};
+use super::sidecar::AbortedTransaction;
 use super::source::{Question, Source, Taken, corrupt};
 
 /// What is read at once into memory. Larger only for a larger batch.
@@ -34,6 +36,8 @@ const HINT_COUNT: usize = 4;
 /// How far a read may go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UpTo {
+    /// Consumers of committed records: what is acknowledged and decided.
+    LastStable,
     /// Consumers: what is acknowledged.
     HighWatermark,
     /// Replicas and the broker itself: what was appended.
@@ -91,6 +95,8 @@ pub struct ReadPlan {
     pub size_bytes: u64,
     /// Offset behind the last batch, where it is known without looking.
     pub next_offset: Option<Offset>,
+    /// For readers of committed records: the aborted transactions that overlap the batches, and perhaps later ones.
+    pub aborted: Vec<AbortedTransaction>,
     /// Where they came from.
     pub paths: PathBytes,
 }
@@ -152,21 +158,26 @@ pub struct ReadTask {
     end: Option<(u64, Option<Offset>)>,
     /// What the tail held when the rest was submitted to be read.
     rest: Option<(u64, Vec<Slice>)>,
+    /// The base offset of the batch where the range was cut: nothing of it is read.
+    cut: Option<Offset>,
+    /// The search for aborted transactions, once it was begun.
+    aborted: Option<AbortedWalk>,
 }
 
 impl Log {
     /// Starts a read. Operations it needs carry `token`, which is not one of the log's own.
     pub fn read(&mut self, io: &mut impl Io, token: Token, request: ReadRequest) -> ReadStep {
         let source = Source::new(token, self);
-        let task = ReadTask { source, request, start: None, walk: None, end: None, rest: None };
+        let task =
+            ReadTask { source, request, start: None, walk: None, end: None, rest: None, cut: None, aborted: None };
         task.go_on(io, self)
     }
 
-    /// About how many bytes a read from `offset` up to the high watermark would find: what a fetch that waits for
+    /// About how many bytes a read from `offset` would find: what a fetch that waits for
     /// more compares. Exact where the log ends; else an index entry before the offset counts from there, and a
     /// sealed segment as a whole.
-    pub fn readable_bytes(&self, offset: Offset) -> u64 {
-        let bound = self.high_watermark;
+    pub fn readable_bytes(&self, offset: Offset, up_to: UpTo) -> u64 {
+        let bound = self.read_bound(up_to);
         if offset >= bound.offset || offset < self.log_start {
             return 0;
         }
@@ -209,6 +220,7 @@ impl Log {
     /// The place that a read of this kind may not pass.
     pub(super) fn read_bound(&self, up_to: UpTo) -> Boundary {
         match up_to {
+            UpTo::LastStable => self.last_stable(),
             UpTo::HighWatermark => self.high_watermark,
             UpTo::LogEnd => self.end,
         }
@@ -243,6 +255,7 @@ impl ReadTask {
             Ok(Taken::Waiting) => ReadStep::Pending(self),
             Ok(Taken::Stale) => {
                 (self.start, self.walk, self.end, self.rest) = (None, None, None, None);
+                (self.cut, self.aborted) = (None, None);
                 self.go_on(io, log)
             }
             Err(ReadError::Failed(error)) => {
@@ -282,7 +295,30 @@ impl ReadTask {
         if end == start.position {
             return Ok(Some(ReadPlan::default()));
         }
-        self.fill(io, log, segment, start.position, end)
+        if self.request.up_to == UpTo::LastStable && !self.find_aborted(io, log, limit.offset)? {
+            return Ok(None);
+        }
+        let mut plan = self.fill(io, log, segment, start.position, end)?;
+        if let Some(plan) = &mut plan
+            && let Some(walk) = self.aborted.take()
+        {
+            plan.aborted = walk.found;
+        }
+        Ok(plan)
+    }
+
+    /// Looks for the aborted transactions that overlap what is read; false if an operation was submitted.
+    fn find_aborted(&mut self, io: &mut impl Io, log: &Log, limit: Offset) -> Result<bool, ReadError> {
+        let mut walk = match self.aborted.take() {
+            Some(walk) => walk,
+            None => {
+                let end = self.end.and_then(|(_, offset)| offset).or(self.cut).unwrap_or(limit);
+                AbortedWalk::new(self.request.offset, end)
+            }
+        };
+        let is_done = walk.go_on(&mut self.source, io, log)?;
+        self.aborted = Some(walk);
+        Ok(is_done)
     }
 
     fn find_start(
@@ -353,6 +389,7 @@ impl ReadTask {
             let Some(cut) = self.source.ask(io, log, segment, question)? else { return Ok(None) };
             if let Some(cut) = cut {
                 self.end = Some((cut.position, None));
+                self.cut = cut.offset;
                 return Ok(Some(cut.position));
             }
             self.walk = Some((segment.base_offset, start.position));

@@ -22,7 +22,7 @@ use crate::base::mutant;
 use crate::base::time::{Now, Timestamp};
 use crate::base::units::align_down;
 use crate::io::{File, Io, Op, OpenOptions, Outcome, Slice};
-use crate::model::batch::Header;
+use crate::model::batch::{HEADER_SIZE, Header};
 use crate::model::id::{LeaderEpoch, Offset};
 use crate::model::limits::{BLOCK_SIZE_BYTES, COMMIT_SIZE_BYTES_MAX, ENVELOPE_SIZE_BYTES_MAX};
 
@@ -40,6 +40,7 @@ use super::scanner::{Expected, Scanner};
 use super::segment::{Index, Segment};
 use super::sidecar::{Sidecar, SidecarContents};
 use super::tail_cache::{Chunk, block_end};
+use super::transactions::Aborted;
 
 const BLOCK: u64 = BLOCK_SIZE_BYTES as u64;
 
@@ -216,6 +217,7 @@ impl<I: Io> Recovery<'_, I> {
         }
         self.remove_left_over(is_clean)?;
         self.load_unfinished_block()?;
+        self.find_open_transactions()?;
         let log = &mut self.log;
         let active = log.segments.back().expect("it was opened");
         log.end = Boundary { segment: active.base_offset, position: active.size_bytes, offset: active.next_offset };
@@ -345,6 +347,8 @@ impl<I: Io> Recovery<'_, I> {
                     summary.size_bytes,
                     (Timestamp(summary.max_timestamp), base),
                 );
+                let aborting = state.aborting_segments.iter().find(|segment| segment.base_offset == base.0);
+                self.last().aborted.first_offset = aborting.map(|segment| Offset(segment.first_offset));
             } else if base != last
                 && has_sidecar
                 && let Some(contents) = self.sidecar(base)?
@@ -355,6 +359,8 @@ impl<I: Io> Recovery<'_, I> {
                 }
                 let max = (Timestamp(summary.max_timestamp), Offset(contents.max_timestamp_offset));
                 self.push_sealed(base, Offset(summary.next_offset), summary.size_bytes, max);
+                self.last().aborted = Aborted::restore(contents.aborted);
+                self.last().aborted.forget_entries();
                 if base >= state_base {
                     self.take_states(contents.producers, contents.epochs)?;
                 }
@@ -378,6 +384,7 @@ impl<I: Io> Recovery<'_, I> {
                     segment.index = Index::Memory(index);
                     segment.size_bytes = from;
                     segment.next_offset = Offset(state.next_offset);
+                    segment.aborted = Aborted::restore(state.aborted.clone());
                 }
                 self.scan(segment, state.clean && base == state_base, following, false)?;
                 if let Some(following) = following {
@@ -407,11 +414,19 @@ impl<I: Io> Recovery<'_, I> {
         let segment = Segment::new(base, FileName::Segment(base).to_string(), file, 0, true, interval);
         let epochs = std::mem::take(&mut self.log.epochs);
         let epoch = std::mem::replace(&mut self.epoch, LeaderEpoch(-1));
+        // Which transactions it ends is known from what was open before it.
+        let before = self.log.segments.back().map(|segment| (segment.base_offset, segment.next_offset));
+        if let Some((before, next)) = before
+            && next == base
+            && self.files.sidecars.contains(&before)
+            && let Some(contents) = self.sidecar(before)?
+        {
+            self.log.producers = ProducerState::restore(contents.producers);
+        }
         self.scan(segment, false, Some(following), state.has_gaps)?;
         self.finish_sealing(following)?;
         self.log.epochs = epochs;
         self.epoch = epoch;
-        self.log.producers = ProducerState::default();
         Ok(())
     }
 
@@ -446,13 +461,15 @@ impl<I: Io> Recovery<'_, I> {
         let mut expected = Expected { offset: segment.next_offset, epoch: self.epoch, any_epoch, may_have_gaps };
         let mut position = from;
         while !clean && following.is_none_or(|following| expected.offset < following) {
-            let Some((header, _)) = scanner.batch(position, length, expected)? else { break };
+            let Some((header, bytes)) = scanner.batch(position, length, expected)? else { break };
             let start = position;
             position += header.size_bytes as u64;
             expected = Expected { offset: header.next_offset(), epoch: header.leader_epoch, ..expected };
             self.log.epochs.assign(header.leader_epoch, header.base_offset);
             if !mutant::is_on("forget_producers") {
-                self.log.producers.update(&header, self.now.wall);
+                let at = Boundary { segment: base, position: start, offset: header.base_offset };
+                let aborted = self.log.note_producer(&header, bytes, at, self.now.wall);
+                aborted.into_iter().for_each(|aborted| segment.aborted.push(aborted));
             }
             segment.note(&header, start, Boundary { segment: base, position, offset: expected.offset });
         }
@@ -482,7 +499,7 @@ impl<I: Io> Recovery<'_, I> {
                 segment: segment.summary(),
                 max_timestamp_offset: segment.max_timestamp.1.0,
                 index: index.entries().to_vec(),
-                aborted: Vec::new(),
+                aborted: segment.aborted.entries.clone(),
                 producers: self.log.producers.snapshot(),
                 epochs: self.log.epochs.entries().to_vec(),
             }
@@ -494,6 +511,7 @@ impl<I: Io> Recovery<'_, I> {
         let file = segment.direct.take();
         let base = segment.base_offset;
         segment.index = Index::Sidecar;
+        segment.aborted.forget_entries();
         let mut steps = vec![Step::Truncate(segment.size_bytes), Step::Sync];
         steps.extend(replace_file(&dir, &FileName::Sidecar(base).to_string(), buffer.slice(0..bytes.len())));
         steps.push(Step::SyncDir(dir));
@@ -631,6 +649,55 @@ impl<I: Io> Recovery<'_, I> {
         chunk.written.set(end);
         self.log.tail.push(chunk);
         Ok(())
+    }
+
+    /// Every open transaction gets its place: those that began in what was scanned have it.
+    fn find_open_transactions(&mut self) -> Result<(), RecoveryError> {
+        let mut open: Vec<Offset> = self.log.producers.open_transactions().collect();
+        open.sort_unstable();
+        self.log.transactions.retain_open(|first| open.binary_search(&first).is_ok());
+        for first in open {
+            if !self.log.transactions.is_open(first) {
+                let start = self.find_batch(first)?;
+                self.log.transactions.begin(start);
+            }
+        }
+        Ok(())
+    }
+
+    /// Where the batch begins that holds an offset; the log's begin if it is gone.
+    fn find_batch(&mut self, offset: Offset) -> Result<Boundary, RecoveryError> {
+        let at = self.log.segments.partition_point(|segment| segment.base_offset <= offset);
+        let Some(at) = at.checked_sub(1) else {
+            let first = self.log.segments.front().expect("there is one").base_offset;
+            return Ok(Boundary { segment: first, position: 0, offset });
+        };
+        let segment = &self.log.segments[at];
+        let (base, end, direct) = (segment.base_offset, segment.size_bytes, segment.direct.clone());
+        let mut position = match &segment.index {
+            Index::Memory(index) => u64::from(index.view().floor(offset)),
+            Index::Sidecar => {
+                let path = FileName::Sidecar(base).path(&self.log.identity.dir);
+                let bytes = read_file(self.io, &path, 2 * ENVELOPE_SIZE_BYTES_MAX as u64)?;
+                Sidecar::open(bytes).map_or(0, |sidecar| u64::from(sidecar.index().floor(offset)))
+            }
+        };
+        let file = match direct {
+            Some(file) => file,
+            None => self.open(base)?,
+        };
+        let mut scanner = Scanner::new(self.io, file)?;
+        while position + HEADER_SIZE as u64 <= end {
+            let header = Header::parse(scanner.bytes(position, position + HEADER_SIZE as u64)?);
+            let Some(header) = header.filter(|header| header.next_offset() <= offset) else { break };
+            position += header.size_bytes as u64;
+        }
+        Ok(Boundary { segment: base, position, offset })
+    }
+
+    /// The segment that was pushed last.
+    fn last(&mut self) -> &mut Segment {
+        self.log.segments.back_mut().expect("one was just pushed")
     }
 
     fn take_states(

@@ -24,7 +24,7 @@ use crate::model::batch::Header;
 use crate::model::id::Offset;
 use crate::model::limits::COMMIT_SIZE_BYTES_MAX;
 
-use super::checkpoint::{self, PartitionState, Slot};
+use super::checkpoint::{self, AbortingSegment, PartitionState, Slot};
 use super::event::{AppendError, Boundary};
 use super::index::IndexEntry;
 use super::job::{Job, JobKind, Milestone, Step, replace_file};
@@ -66,12 +66,14 @@ impl Log {
             return false;
         }
         // As Kafka: by the records' own time where they have one.
+        let is_full = active.aborted.is_full();
         let time = if header.max_timestamp > Timestamp::NONE { header.max_timestamp } else { now.wall };
         let age_ms = time.0.saturating_sub(active.first_timestamp.0);
         let last_relative = offset.0 - active.base_offset.0 + i64::from(header.last_offset_delta);
         position + header.size_bytes as u64 > size_max
             || last_relative > i64::from(i32::MAX)
             || u64::try_from(age_ms).is_ok_and(|age| age >= ms_max)
+            || is_full
     }
 
     /// Makes the next file the active one, or says why that must wait.
@@ -112,7 +114,7 @@ impl Log {
             segment,
             max_timestamp_offset: offset.0,
             index,
-            aborted: Vec::new(),
+            aborted: active.aborted.entries.clone(),
             producers: self.producers.snapshot(),
             epochs: self.epochs.entries().to_vec(),
         }
@@ -201,7 +203,13 @@ impl Log {
         epochs.truncate_start(log_start);
         let sealed_count = self.segments.len() - 1;
         let sealed: Vec<SegmentSummary> = self.segments.iter().take(sealed_count).map(Segment::summary).collect();
+        let aborting_segments = self.segments.iter().take(sealed_count).filter_map(|segment| {
+            let first_offset = segment.aborted.first_offset?.0;
+            Some(AbortingSegment { base_offset: segment.base_offset.0, first_offset })
+        });
+        let aborting_segments = aborting_segments.collect();
         let active = self.active();
+        let aborted = active.aborted.entries.clone();
         let (max_timestamp, max_timestamp_offset) = active.max_timestamp;
         let index: Vec<IndexEntry> = active.index_in_memory().map_or(Vec::new(), |index| index.entries().to_vec());
         PartitionState {
@@ -221,6 +229,8 @@ impl Log {
             index,
             epochs: epochs.entries().to_vec(),
             producers: self.producers.snapshot(),
+            aborted,
+            aborting_segments,
         }
     }
 
@@ -465,6 +475,7 @@ impl Log {
                 coverage::hit("roll: sidecar written");
                 if let Some(segment) = self.segment_mut(base) {
                     segment.index = Index::Sidecar;
+                    segment.aborted.forget_entries();
                 }
             }
             Milestone::Checkpointed { boundary, log_start, slot } => {

@@ -16,6 +16,7 @@ use super::event::Boundary;
 use super::index::SegmentIndex;
 use super::layout::FileName;
 use super::retention::SegmentSummary;
+use super::transactions::Aborted;
 
 /// Where the index of a segment is.
 pub(super) enum Index {
@@ -51,6 +52,8 @@ pub(super) struct Segment {
     pub max_timestamp: (Timestamp, Offset),
     /// When the last batch was appended, by the broker's clock; `NONE` if unknown.
     pub written_at: Timestamp,
+    /// Aborted transactions whose markers it holds.
+    pub aborted: Aborted,
     /// Where its index is.
     pub index: Index,
 }
@@ -78,6 +81,7 @@ impl Segment {
             first_timestamp: Timestamp::NONE,
             max_timestamp: (Timestamp::NONE, Offset::NONE),
             written_at: Timestamp::NONE,
+            aborted: Aborted::default(),
             index: Index::Memory(SegmentIndex::new(base_offset, interval)),
         }
     }
@@ -102,6 +106,7 @@ impl Segment {
             first_timestamp: Timestamp::NONE,
             max_timestamp,
             written_at: Timestamp::NONE,
+            aborted: Aborted::default(),
             index: Index::Sidecar,
         }
     }

@@ -99,6 +99,16 @@ impl Sidecar {
         (Timestamp(contents.segment.max_timestamp.to_native()), Offset(contents.max_timestamp_offset.to_native()))
     }
 
+    /// The aborted transactions, by ascending offset of the marker.
+    pub fn aborted(&self) -> impl Iterator<Item = AbortedTransaction> {
+        self.contents().aborted.iter().map(|entry| AbortedTransaction {
+            producer_id: entry.producer_id.to_native(),
+            first_offset: entry.first_offset.to_native(),
+            last_offset: entry.last_offset.to_native(),
+            last_stable_offset: entry.last_stable_offset.to_native(),
+        })
+    }
+
     /// Everything, copied out.
     pub fn to_contents(&self) -> SidecarContents {
         rkyv::deserialize::<SidecarContents, rancor::Failure>(self.contents()).expect("it is plain data")

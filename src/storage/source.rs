@@ -45,6 +45,8 @@ pub(super) struct Place {
     pub position: u64,
     /// The batch at the position begins with the asked offset.
     pub exact: bool,
+    /// The base offset of the batch at the position, for a cut.
+    pub offset: Option<Offset>,
 }
 
 /// What an operation under way is for.
@@ -155,20 +157,23 @@ impl Source {
             return Ok(Some(answer(index.view(), segment.base_offset, question)));
         }
         let base = segment.base_offset;
+        let sidecar = self.sidecar(io, log, base);
+        Ok(sidecar.map(|sidecar| answer(sidecar.index(), base, question)))
+    }
+
+    /// The sidecar of the segment with this base offset, which has one.
+    pub fn sidecar(&mut self, io: &mut impl Io, log: &Log, base: Offset) -> Option<Sidecar> {
         let kept = self.sidecar.as_ref().filter(|(of, _)| *of == base).map(|(_, sidecar)| sidecar.clone());
-        match kept.or_else(|| log.shared.files.sidecar(log.token_base, base)) {
-            Some(sidecar) => {
-                let place = answer(sidecar.index(), base, question);
-                self.sidecar = Some((base, sidecar));
-                Ok(Some(place))
-            }
+        let sidecar = kept.or_else(|| log.shared.files.sidecar(log.token_base, base));
+        match &sidecar {
+            Some(sidecar) => self.sidecar = Some((base, sidecar.clone())),
             None => {
                 let path = FileName::Sidecar(base).path(&log.identity.dir);
                 self.loading = Loading::SidecarOpen(base);
                 io.submit(self.token, Op::Open { path, options: OpenOptions::default() });
-                Ok(None)
             }
         }
+        sidecar
     }
 
     /// The buffered file of a sealed segment.
@@ -269,13 +274,14 @@ fn answer<E: Entry>(view: View<'_, E>, base: Offset, question: Question) -> Opti
             let position = view.floor(offset);
             // Entries ascend strictly: only an entry at this very offset moves the answer.
             let exact = offset == base || position > view.floor(offset.plus(-1));
-            Some(Place { position: u64::from(position), exact })
+            Some(Place { position: u64::from(position), exact, offset: None })
         }
         Question::Cut(start, up_to) => {
-            view.cut(start, up_to).map(|position| Place { position: u64::from(position), exact: false })
+            let cut = view.cut(start, up_to)?;
+            Some(Place { position: u64::from(cut), exact: false, offset: view.offset_at(cut) })
         }
         Question::Timestamp(timestamp) => {
-            Some(Place { position: u64::from(view.timestamp_floor(timestamp)), exact: false })
+            Some(Place { position: u64::from(view.timestamp_floor(timestamp)), exact: false, offset: None })
         }
     }
 }

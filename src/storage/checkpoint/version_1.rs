@@ -55,6 +55,8 @@ impl From<State> for PartitionState {
             index: old.index,
             epochs: old.epochs,
             producers: old.producers,
+            aborted: Vec::new(),
+            aborting_segments: Vec::new(),
         }
     }
 }

@@ -7,17 +7,20 @@
 //!    its tombstones delete is gone, and after it a reader must have the time to come by them.
 //! 4. Records without a key go: they are refused when they come, and are here only because the topic became a
 //!    compacted one later.
-//! 5. Control batches stay.
+//! 5. Control batches stay; records of aborted transactions go, whatever their keys are.
 //! 6. A batch without records left goes, unless its header is needed: it is the last batch of its new segment, or
 //!    holds its producer's last sequence.
 
+use rustc_hash::FxHashMap;
+
 use crate::base::time::Timestamp;
 use crate::model::batch::Header;
-use crate::model::id::Offset;
+use crate::model::id::{Offset, ProducerId};
 use crate::model::limits::RECORDS_SIZE_BYTES_MAX;
 use crate::model::records::{self, RecordError};
 use crate::model::rewrite::{self, Left};
 use crate::storage::options::Mutants;
+use crate::storage::sidecar::AbortedTransaction;
 
 use super::map::{KeyHasher, OffsetMap};
 
@@ -28,6 +31,8 @@ pub struct Filter {
     pub map: OffsetMap,
     /// How keys are hashed.
     pub hasher: KeyHasher,
+    /// The transactions that were aborted.
+    pub aborted: AbortedRanges,
     /// Everything below was mapped, by [`Filter::map_batch`]; to begin with, what a compaction before this one has.
     pub mapped_end: Offset,
     /// The time of the compaction's begin.
@@ -36,6 +41,37 @@ pub struct Filter {
     pub delete_retention_ms: u64,
     /// Broken rules.
     pub mutants: Mutants,
+}
+
+/// Where producers have written what was aborted.
+#[derive(Debug, Default)]
+pub struct AbortedRanges {
+    /// First offset and marker of each aborted transaction of a producer, in order.
+    by_producer: FxHashMap<ProducerId, Vec<(Offset, Offset)>>,
+}
+
+impl AbortedRanges {
+    /// Of these transactions.
+    pub fn new(transactions: &[AbortedTransaction]) -> AbortedRanges {
+        let mut ranges = AbortedRanges::default();
+        for entry in transactions {
+            let own = ranges.by_producer.entry(ProducerId(entry.producer_id)).or_default();
+            own.push((Offset(entry.first_offset), Offset(entry.last_offset)));
+        }
+        ranges.by_producer.values_mut().for_each(|own| own.sort_unstable());
+        ranges
+    }
+
+    /// True if the batch is part of an aborted transaction.
+    pub fn holds(&self, header: &Header) -> bool {
+        if !header.attributes.is_transactional() || header.attributes.is_control() {
+            return false;
+        }
+        let Some(own) = self.by_producer.get(&header.producer_id) else { return false };
+        // One producer's transactions do not overlap.
+        let at = own.partition_point(|(first, _)| *first <= header.base_offset);
+        at > 0 && header.base_offset <= own[at - 1].1
+    }
 }
 
 /// What becomes of a batch.
@@ -56,7 +92,8 @@ impl Filter {
     /// # Errors
     /// Records that cannot be read.
     pub fn map_batch(&mut self, header: &Header, batch: &[u8], from: Offset) -> Result<bool, RecordError> {
-        if !header.attributes.is_control() && header.record_count > 0 && header.next_offset() > from {
+        let is_mapped = !header.attributes.is_control() && !self.aborted.holds(header);
+        if is_mapped && header.record_count > 0 && header.next_offset() > from {
             let section = records::section(header, batch, RECORDS_SIZE_BYTES_MAX)?;
             for record in records::Records::new(&section, header.record_count) {
                 let record = record?;
@@ -84,6 +121,7 @@ impl Filter {
         }
         let left = match header.record_count {
             0 => Left::Nothing,
+            _ if self.aborted.holds(header) => Left::Nothing,
             _ => {
                 let section = records::section(header, batch, RECORDS_SIZE_BYTES_MAX)?;
                 let has_passed = match header.delete_horizon() {
@@ -125,6 +163,7 @@ mod tests {
     use crate::base::units::MIB;
     use crate::model::builder::BatchBuilder;
     use crate::model::compression::Codec;
+    use crate::model::id::{ProducerEpoch, Sequence};
 
     type Row = (Option<&'static str>, Option<&'static str>);
 
@@ -141,6 +180,7 @@ mod tests {
         let mut filter = Filter {
             map: OffsetMap::new(MIB, 0.9, 1000),
             hasher: KeyHasher::new((1, 2)),
+            aborted: AbortedRanges::default(),
             mapped_end: Offset(0),
             now: Timestamp(now),
             delete_retention_ms: 100,
@@ -248,5 +288,36 @@ mod tests {
         let Fate::Becomes(after) = fate(&filter, &bytes, false) else { panic!("a value goes") };
         assert_eq!(left(&after, &Fate::Stays), [11, 12, 13]);
         assert_eq!(Header::parse(&after).unwrap().delete_horizon(), None);
+    }
+
+    #[test]
+    fn what_was_aborted_goes_and_hides_nothing() {
+        // One producer: an aborted transaction from 20 to its marker at 25, and committed batches before and after it.
+        let transactional = |base: i64, value: &str| {
+            let builder = BatchBuilder::new(Codec::None).base_offset(Offset(base)).transactional();
+            let mut builder = builder.producer(ProducerId(7), ProducerEpoch(0), Sequence(0));
+            builder.push(Timestamp(50), Some(b"a"), Some(value.as_bytes()), &[]);
+            builder.build()
+        };
+        let (before, aborted, after) =
+            (transactional(10, "kept"), transactional(20, "gone"), transactional(30, "last"));
+        let mut filter = filter(&[], 0);
+        filter.aborted = AbortedRanges::new(&[AbortedTransaction {
+            producer_id: 7,
+            first_offset: 20,
+            last_offset: 25,
+            last_stable_offset: 26,
+        }]);
+        let map = |filter: &mut Filter, bytes: &[u8]| {
+            let header = Header::parse(bytes).expect("built");
+            assert!(filter.map_batch(&header, bytes, Offset(0)).expect("sound"));
+        };
+        map(&mut filter, &before);
+        map(&mut filter, &aborted);
+        assert_eq!(fate(&filter, &before, false), Fate::Stays);
+        assert_eq!(fate(&filter, &aborted, false), Fate::Goes);
+        // The same producer's next transaction hides what it repeats.
+        map(&mut filter, &after);
+        assert_eq!((fate(&filter, &before, false), fate(&filter, &after, false)), (Fate::Goes, Fate::Stays));
     }
 }

@@ -26,8 +26,8 @@
 //! - Bytes whose checksum is wrong are not copied: the partition is left uncompacted.
 //! - One operation is under way at a time, and a bounded number of bytes is looked at in one turn.
 //!
-//! Transactions are not built. Their place: `end` of [`plan`] is the last stable offset, [`filter`] keeps control
-//! batches, and aborted batches would go there and in the mapping pass of [`task`].
+//! Nothing is compacted at or above the last stable offset, so of every transaction below it is known how it ended:
+//! records of aborted ones neither hide earlier records of their keys nor stay. Markers stay.
 //!
 //! It must not know which partition is whose, configurations' names, or the time of day beyond what is passed in.
 

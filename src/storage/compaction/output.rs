@@ -227,6 +227,7 @@ impl Output {
             first_timestamp: self.first_timestamp,
             max_timestamp: self.max_timestamp,
             index: std::mem::replace(&mut self.index, SegmentIndex::new(self.base, u32::MAX)),
+            aborted: Vec::new(),
         }
     }
 }

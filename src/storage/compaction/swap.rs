@@ -26,7 +26,8 @@ use crate::storage::layout::FileName;
 use crate::storage::log::{Log, State, is_disk_full};
 use crate::storage::producer_state::ProducerEntry;
 use crate::storage::segment::{Index, Segment};
-use crate::storage::sidecar::SidecarContents;
+use crate::storage::sidecar::{AbortedTransaction, SidecarContents};
+use crate::storage::transactions::Aborted;
 
 use super::plan::{self, CompactionPolicy, Dirtiness, SealedSegment};
 
@@ -46,6 +47,8 @@ pub(in crate::storage) struct NewSegment {
     pub max_timestamp: (Timestamp, Offset),
     /// Its index.
     pub index: SegmentIndex,
+    /// Aborted transactions whose markers it holds, and records of which may be left.
+    pub aborted: Vec<AbortedTransaction>,
 }
 
 /// A swap under way.
@@ -143,10 +146,12 @@ impl Log {
         groups.into_iter().map(ends).collect()
     }
 
-    /// The sealed segments that lie wholly below the high watermark, and whose ends nothing still refers to.
+    /// The sealed segments that lie wholly below the last stable offset, and whose ends nothing still refers to.
     fn compactable(&self) -> Vec<SealedSegment> {
-        let limits = [self.high_watermark.segment, self.durable.segment, self.written.segment, self.end.segment];
-        let limit = limits.into_iter().min().expect("there are four");
+        let stable = self.last_stable().segment;
+        let limits =
+            [stable, self.high_watermark.segment, self.durable.segment, self.written.segment, self.end.segment];
+        let limit = limits.into_iter().min().expect("there are five");
         let sealed = self.segments.iter().take_while(|segment| {
             segment.base_offset < limit && segment.is_sealed() && self.rolling != Some(segment.base_offset)
         });
@@ -271,6 +276,7 @@ impl Log {
         segment.first_timestamp = new.first_timestamp;
         segment.written_at = written_at;
         segment.index = Index::Memory(new.index);
+        segment.aborted = Aborted::restore(new.aborted);
         segment.renaming = Some(file);
         self.segments.drain(from..to);
         self.segments.insert(from, segment);
@@ -297,7 +303,7 @@ impl Log {
             segment: segment.summary(),
             max_timestamp_offset: segment.max_timestamp.1.0,
             index: index.entries().to_vec(),
-            aborted: Vec::new(),
+            aborted: segment.aborted.entries.clone(),
             producers: producers_below(&self.producers.snapshot(), next_offset),
             epochs: self.epochs.entries().iter().filter(|epoch| epoch.start_offset < next_offset.0).copied().collect(),
         };
@@ -342,6 +348,9 @@ fn producers_below(producers: &[ProducerEntry], end: Offset) -> Vec<ProducerEntr
             if producer.batches[at].last_offset >= end.0 {
                 producer.batches[at].last_offset = -1;
             }
+        }
+        if producer.transaction_first_offset >= end.0 {
+            producer.transaction_first_offset = -1;
         }
         if producer.batches[0].last_offset >= 0 {
             below.push(producer);

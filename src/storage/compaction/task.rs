@@ -1,5 +1,6 @@
 //! One compaction of one log, step by step.
 //!
+//! 0. **Find**: the transactions that were aborted are looked up, in memory and sidecars.
 //! 1. **Map**: the dirty segments are read and each key's last offset is noted, until the map is full or the end is
 //!    reached.
 //! 2. **Clean**: every segment up to there, clean ones too, is read, filtered and written, in groups that become one
@@ -20,13 +21,17 @@ use crate::base::time::Timestamp;
 use crate::io::{Io, Op, Outcome, Token};
 use crate::model::batch::Header;
 use crate::model::id::{Offset, ProducerId};
-use crate::model::limits::COMPACTION_STEP_SIZE_BYTES;
+use crate::model::limits::{COMPACTION_ABORTED_COUNT_MAX, COMPACTION_STEP_SIZE_BYTES};
 use crate::model::records::RecordError;
+use crate::storage::aborted::AbortedWalk;
+use crate::storage::event::ReadError;
 use crate::storage::layout::FileName;
 use crate::storage::log::Log;
+use crate::storage::sidecar::AbortedTransaction;
+use crate::storage::source::{Source, Taken};
 
 use super::cleaner::CleanerOptions;
-use super::filter::{Fate, Filter};
+use super::filter::{AbortedRanges, Fate, Filter};
 use super::input::{Found, Input};
 use super::map::{KeyHasher, OffsetMap};
 use super::output::{Did, Output, Wants};
@@ -104,6 +109,7 @@ pub enum CleanStep {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
+    Find,
     Map,
     Clean,
     /// Removing an output in which nothing has changed.
@@ -115,6 +121,7 @@ enum Phase {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Doing {
     Nothing,
+    Find,
     Input,
     Output(Did),
     Remove,
@@ -131,6 +138,9 @@ pub struct CleanTask {
     input: Option<Input>,
     output: Option<Output>,
     groups: VecDeque<(Offset, Offset, usize)>,
+    /// The search for aborted transactions, and the outcome of its operation.
+    search: (Source, AbortedWalk),
+    searched: Option<io::Result<Outcome>>,
     stats: CompactionStats,
     /// Bytes of reads and writes that the pace has not counted yet.
     io_bytes: u64,
@@ -152,6 +162,7 @@ impl CleanTask {
         let filter = Filter {
             map: OffsetMap::new(options.map_size_bytes, options.load_factor, key_count_max),
             hasher,
+            aborted: AbortedRanges::default(),
             mapped_end: dirtiness.first_dirty,
             now,
             delete_retention_ms: policy.delete_retention_ms,
@@ -162,7 +173,9 @@ impl CleanTask {
             log: log.token_base,
             dirtiness,
             filter,
-            phase: Phase::Map,
+            phase: Phase::Find,
+            search: (Source::new(token, log), AbortedWalk::new(log.log_start, dirtiness.end)),
+            searched: None,
             doing: Doing::Nothing,
             input: None,
             output: None,
@@ -198,6 +211,7 @@ impl CleanTask {
             (Doing::Input | Doing::Output(_), Err(error)) if error.kind() == io::ErrorKind::NotFound => {
                 return Err(CompactError::Gone);
             }
+            (Doing::Find, result) => self.searched = Some(result),
             (Doing::Input, result) => self.input.as_mut().expect("it is being read").take(result?)?,
             (Doing::Output(did), result) => self.output.as_mut().expect("it is being written").take(did, result?),
             (Doing::Remove, Err(error)) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
@@ -219,6 +233,7 @@ impl CleanTask {
                 break Ok(CleanStep::Paused);
             }
             let step = match self.phase {
+                Phase::Find => self.find_aborted(io, log),
                 Phase::Map => self.map(io, log, &mut work),
                 Phase::Clean => self.clean(io, log, &mut work),
                 Phase::Discard => self.discard(io),
@@ -238,6 +253,35 @@ impl CleanTask {
                 CleanStep::Failed(error)
             }
         }
+    }
+
+    fn find_aborted(&mut self, io: &mut impl Io, log: &mut Log) -> Result<Option<CleanStep>, CompactError> {
+        let (source, walk) = &mut self.search;
+        // A sidecar that cannot be opened may be that of a segment that is gone.
+        let failed = |error: ReadError| match error {
+            ReadError::Failed(_) => CompactError::Gone,
+            error => CompactError::Io(io::Error::other(error.to_string())),
+        };
+        if let Some(result) = self.searched.take() {
+            match source.take(io, log, result).map_err(failed)? {
+                Taken::Done => {}
+                Taken::Waiting => {
+                    self.doing = Doing::Find;
+                    return Ok(Some(CleanStep::Waiting));
+                }
+                Taken::Stale => return Err(CompactError::Gone),
+            }
+        }
+        if !walk.go_on(source, io, log).map_err(failed)? {
+            self.doing = Doing::Find;
+            return Ok(Some(CleanStep::Waiting));
+        }
+        if walk.found.len() > COMPACTION_ABORTED_COUNT_MAX {
+            return Err(CompactError::Io(io::Error::other("more transactions were aborted than fit into memory")));
+        }
+        self.filter.aborted = AbortedRanges::new(&walk.found);
+        self.phase = Phase::Map;
+        Ok(None)
     }
 
     fn map(&mut self, io: &mut impl Io, log: &mut Log, work: &mut u64) -> Result<Option<CleanStep>, CompactError> {
@@ -365,7 +409,11 @@ impl CleanTask {
         self.stats.written_bytes += output.size_bytes();
         let before = log.compaction.swap_count;
         // It is removed by name if the log refuses it.
-        let new = output.segment();
+        let mut new = output.segment();
+        // What was mapped holds no records of aborted transactions any more.
+        let (from, to) = (new.base_offset.max(self.filter.mapped_end), new.next_offset);
+        let is_left = |entry: &&AbortedTransaction| (from.0..to.0).contains(&entry.last_offset);
+        new.aborted = self.search.1.found.iter().filter(is_left).copied().collect();
         if !log.swap_segments(io, new) {
             return Err(CompactError::Gone);
         }

@@ -361,6 +361,7 @@ impl Bench {
     /// Reads from `offset` once and compares with the model.
     pub fn check_read(&mut self, offset: Offset, size_bytes_max: u32, up_to: UpTo) -> Option<Offset> {
         let before = match up_to {
+            UpTo::LastStable => self.log.last_stable_offset(),
             UpTo::HighWatermark => self.log.high_watermark(),
             UpTo::LogEnd => self.log.log_end(),
         };

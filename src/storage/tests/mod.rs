@@ -5,3 +5,4 @@ mod compaction;
 mod face;
 mod model;
 mod mutants;
+mod transactions;
