@@ -187,10 +187,10 @@ fn the_answer_to_an_unknown_version_of_api_versions_is_golden() {
     let mut frame = Vec::new();
     encode_unsupported_api_versions(&mut frame, 7);
     let expected = concat!(
-        "000000ca",
+        "000000fa",
         "00000007",
         "0023",
-        "00000020",
+        "00000028",
         "00000000000d",
         "000100040012",
         "00020001000b",
@@ -210,6 +210,11 @@ fn the_answer_to_an_unknown_version_of_api_versions_is_golden() {
         "001500000002",
         "001600000005",
         "001700020004",
+        "001800000005",
+        "001900000004",
+        "001a00000005",
+        "001b00010001",
+        "001c00000005",
         "002000010004",
         "002100000002",
         "002300010004",
@@ -221,6 +226,9 @@ fn the_answer_to_an_unknown_version_of_api_versions_is_golden() {
         "002e00000000",
         "002f00000000",
         "003c00000002",
+        "003d00000000",
+        "004100000000",
+        "004200000002",
         "004a00000001",
         "004b00000000",
     );

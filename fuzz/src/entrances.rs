@@ -133,6 +133,14 @@ pub fn request(bytes: &[u8]) {
             drop(decode::<ListPartitionReassignmentsRequest>(body(), version))
         }
         Lookup::Served(ApiKey::DescribeCluster) => drop(decode::<DescribeClusterRequest>(body(), version)),
+        Lookup::Served(ApiKey::AddPartitionsToTxn) => drop(decode::<AddPartitionsToTxnRequest>(body(), version)),
+        Lookup::Served(ApiKey::AddOffsetsToTxn) => drop(decode::<AddOffsetsToTxnRequest>(body(), version)),
+        Lookup::Served(ApiKey::EndTxn) => drop(decode::<EndTxnRequest>(body(), version)),
+        Lookup::Served(ApiKey::WriteTxnMarkers) => drop(decode::<WriteTxnMarkersRequest>(body(), version)),
+        Lookup::Served(ApiKey::TxnOffsetCommit) => drop(decode::<TxnOffsetCommitRequest>(body(), version)),
+        Lookup::Served(ApiKey::DescribeProducers) => drop(decode::<DescribeProducersRequest>(body(), version)),
+        Lookup::Served(ApiKey::DescribeTransactions) => drop(decode::<DescribeTransactionsRequest>(body(), version)),
+        Lookup::Served(ApiKey::ListTransactions) => drop(decode::<ListTransactionsRequest>(body(), version)),
         Lookup::Served(ApiKey::ListConfigResources) => drop(decode::<ListConfigResourcesRequest>(body(), version)),
         Lookup::Served(ApiKey::DescribeTopicPartitions) => {
             drop(decode::<DescribeTopicPartitionsRequest>(body(), version))

@@ -6,7 +6,7 @@
 use crate::controller::image::Image;
 use crate::controller::records::Record;
 use crate::controller::topics::{TopicError, check_replicas, judge_partition_count, one_per_node};
-use crate::coordinator::OFFSETS_TOPIC;
+use crate::coordinator::{OFFSETS_TOPIC, TRANSACTIONS_TOPIC};
 use crate::model::configs::{BrokerConfig, ReplicationFactorPolicy};
 use crate::model::id::BrokerId;
 use crate::model::limits::TOPIC_PARTITION_COUNT_MAX;
@@ -26,9 +26,10 @@ pub struct MorePartitions {
 pub fn judge_growth(image: &Image, config: &BrokerConfig, more: &MorePartitions) -> Result<Record, TopicError> {
     let topic = image.topic_by_name(&more.name).ok_or(TopicError::UnknownTopic)?;
     let (before, after) = (topic.partition_count, more.partition_count);
-    if more.name == OFFSETS_TOPIC {
-        // Where a group's records are follows from the number of partitions.
-        let reason = format!("The topic {OFFSETS_TOPIC} keeps its {before} partition(s): groups are found by them.");
+    if more.name == OFFSETS_TOPIC || more.name == TRANSACTIONS_TOPIC {
+        // Where an id's records are follows from the number of partitions.
+        let name = &more.name;
+        let reason = format!("The topic {name} keeps its {before} partition(s): coordinators are found by them.");
         return Err(TopicError::NoMorePartitions { reason });
     }
     if after == before {

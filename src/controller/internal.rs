@@ -3,7 +3,7 @@
 //! It must not know what is in them.
 
 use crate::controller::topics::NewTopic;
-use crate::coordinator::OFFSETS_TOPIC;
+use crate::coordinator::{OFFSETS_TOPIC, TRANSACTIONS_TOPIC};
 use crate::model::configs::BrokerConfig;
 
 /// The least `segment.bytes` that a topic may have. `offsets.topic.segment.bytes` may be smaller, and the topic must be
@@ -13,13 +13,18 @@ const SEGMENT_BYTES_MIN: i32 = 1024 * 1024;
 /// The topic as the broker creates it, if `name` is one that it makes for itself.
 pub fn internal_topic(config: &BrokerConfig, name: &str) -> Option<NewTopic> {
     let setting = |key: &str, value: String| (key.to_owned(), Some(value));
-    (name == OFFSETS_TOPIC).then(|| NewTopic {
-        partition_count: config.offsets_topic_num_partitions,
+    let (partition_count, segment_bytes) = match name {
+        OFFSETS_TOPIC => (config.offsets_topic_num_partitions, config.offsets_topic_segment_bytes),
+        TRANSACTIONS_TOPIC => (config.transaction_state_log_num_partitions, config.transaction_state_log_segment_bytes),
+        _ => return None,
+    };
+    Some(NewTopic {
+        partition_count,
         replication_factor: 1,
         configs: vec![
             setting("cleanup.policy", "compact".to_owned()),
             setting("compression.type", "producer".to_owned()),
-            setting("segment.bytes", config.offsets_topic_segment_bytes.max(SEGMENT_BYTES_MIN).to_string()),
+            setting("segment.bytes", segment_bytes.max(SEGMENT_BYTES_MIN).to_string()),
         ],
         ..NewTopic::with_defaults(name)
     })
@@ -50,6 +55,8 @@ mod tests {
         assert_eq!(internal.partition_count, 7);
         assert!(internal.configs.contains(&("segment.bytes".into(), Some("104857600".into()))));
         assert_eq!(internal_topic(&config, "flights"), None);
+        let transactions = internal_topic(&config, TRANSACTIONS_TOPIC).expect("it is internal");
+        assert_eq!(transactions.partition_count, 50);
 
         let given = NewTopic {
             configs: vec![("segment.bytes".into(), Some("2000000".into()))],

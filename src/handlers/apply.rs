@@ -84,6 +84,7 @@ impl<I: Io> Broker<I> {
         self.partitions.unlist(slot);
         self.refuse_waiting(slot, ErrorCode::UnknownTopicOrPartition);
         self.refuse_deletions(slot, ErrorCode::UnknownTopicOrPartition);
+        self.end_markers(slot, Ok(()));
         self.wake_fetches(slot);
         self.serve_held(slot);
         let events = self.partitions.get_mut(slot).log.delete_files(&mut self.io);

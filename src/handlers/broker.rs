@@ -21,12 +21,14 @@ use super::fetch_session::FetchSessions;
 use super::fetch_tasks::FetchTasks;
 use super::init_producer_id::ProducerIdBlock;
 use super::list_offsets::Lookups;
+use super::markers::MarkerTasks;
 use super::options::BrokerOptions;
 use super::parked::Parked;
 use super::partitions::Partitions;
 use super::produce::{HeldProduce, ProduceTasks};
 use super::room::{Room, RoomQueue};
 use super::token::{self, Kind};
+use super::verify::Questions;
 use crate::base::mutant;
 use crate::base::rng::Rng;
 use crate::base::time::{Monotonic, Now};
@@ -99,6 +101,10 @@ pub struct Broker<I: Io> {
     pub(super) deadlines: Deadlines,
     pub(super) producer_ids: ProducerIdBlock,
     pub(super) coordinator: CoordinatorHost,
+    pub(super) markers: MarkerTasks,
+    pub(super) questions: Questions,
+    /// Partitions about which a transaction's coordinator has answered.
+    pub(super) answered_slots: Vec<u32>,
     /// Partitions whose first append waits for its record, gathered in this turn.
     pub(super) materialized: Vec<TopicIdPartition>,
     pub(super) removals: Removals,
@@ -180,6 +186,7 @@ impl<I: Io> Broker<I> {
                 Deadline::Drain => {}
             }
         }
+        self.serve_answered();
         self.coordinate();
         // Writes go first: the disk works while answers are being sent.
         self.commit_dirty();
@@ -207,6 +214,7 @@ impl<I: Io> Broker<I> {
         self.sweep_connections(Monotonic(now.0.saturating_sub(QUIET.as_nanos() as u64)));
         self.close_stalled();
         self.tend_coordinators();
+        self.retry_markers();
         self.io.pool().trim_unused();
         let retention = Duration::from_millis(self.options.config.log_retention_check_interval_ms);
         if now.since(self.tended_at) >= TEND.min(retention) && !self.is_stopping() {

@@ -6,14 +6,17 @@
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 
-use kafka_protocol::messages::{FindCoordinatorRequest, MetadataRequest, TopicName};
+use kafka_protocol::messages::{AddOffsetsToTxnRequest, FindCoordinatorRequest, MetadataRequest, TopicName};
 use rustc_hash::FxHashMap;
 
 use super::alter_configs;
 use super::broker::Broker;
 use super::call::Call;
+use super::coordinator::transactions::NeedsProducerId;
 use super::endpoints::{Endpoint, Endpoints};
 use super::init_producer_id::ProducerIdBlock;
+use super::markers::{MarkerOrder, MarkerReport};
+use super::verify::Question;
 use crate::controller::controller::{ControllerError, Event, Reply};
 use crate::controller::image::Image;
 use crate::controller::topics::TopicRef;
@@ -60,6 +63,19 @@ pub enum Message {
     },
     /// From the controller: the metadata is this from now on.
     Publish(Arc<Image>),
+    /// From a transaction's coordinator: end the transaction in these partitions of yours.
+    WriteMarkers(Box<MarkerOrder>),
+    /// To the coordinator: these are ended, or could not be.
+    MarkersWritten(Box<MarkerReport>),
+    /// To a transaction's coordinator: is this partition of mine in it?
+    AskTransaction(Box<Question>),
+    /// From the coordinator.
+    TransactionAnswer {
+        /// The asker's number.
+        number: u64,
+        /// Why not.
+        result: Result<(), ErrorCode>,
+    },
     /// From the control thread: count for me.
     Report(Sender<(ShardId, Counters)>),
     /// From the control thread: stop cleanly.
@@ -73,6 +89,8 @@ pub(super) enum Pending {
     Metadata(Call, Box<MetadataRequest>),
     /// Answer a FindCoordinator request whose topic is being created.
     FindCoordinator(Call, Box<FindCoordinatorRequest>),
+    /// Answer an AddOffsetsToTxn request; the offsets topic is being created.
+    AddOffsetsToTxn(Call, Box<AddOffsetsToTxnRequest>),
     /// Answer a CreateTopics request about these topics.
     CreateTopics(Call, Vec<TopicName>),
     /// Answer a DeleteTopics request about these topics.
@@ -83,6 +101,8 @@ pub(super) enum Pending {
     CreatePartitions(Call, Vec<String>),
     /// Give a producer id from the block that comes.
     ProducerId(Call),
+    /// Go on with a request of a transactional producer that needs an id from the block that comes.
+    TransactionalProducer(NeedsProducerId),
     /// Let these partitions take appends.
     Materialize(Vec<TopicIdPartition>),
 }
@@ -117,6 +137,7 @@ impl<I: Io> Broker<I> {
             // Whatever became of the missing topics, the image tells.
             (Pending::Metadata(call, request), _) => self.answer_metadata(call, &request),
             (Pending::FindCoordinator(call, request), _) => self.answer_find_coordinator(call, &request),
+            (Pending::AddOffsetsToTxn(call, request), _) => self.add_offsets(call, &request),
             (Pending::CreateTopics(call, _), Ok(Reply::CreateTopics(results))) => self.topics_created(call, results),
             (Pending::CreateTopics(call, names), Err(error)) => {
                 self.topics_not_created(call, names, refusal(&error), &error);
@@ -139,6 +160,13 @@ impl<I: Io> Broker<I> {
             }
             (Pending::ProducerId(call), Ok(Reply::ProducerIds(block))) => {
                 self.producer_ids_came(call, Ok(ProducerIdBlock::new(block.first, i64::from(block.count))));
+            }
+            (Pending::TransactionalProducer(waits), Ok(Reply::ProducerIds(block))) => {
+                self.producer_ids = ProducerIdBlock::new(block.first, i64::from(block.count));
+                self.transactional_ids_came(waits, Ok(()));
+            }
+            (Pending::TransactionalProducer(waits), Err(error)) => {
+                self.transactional_ids_came(waits, Err(refusal(&error)));
             }
             (Pending::ProducerId(call), Err(error)) => self.producer_ids_came(call, Err(refusal(&error))),
             (Pending::Materialize(partitions), Ok(Reply::Materialized { unknown })) => {

@@ -137,6 +137,38 @@ impl<I: Io> Broker<I> {
                 let request = self.decode(call, body)?;
                 self.delete_groups(call, &request);
             }
+            ApiKey::AddPartitionsToTxn => {
+                let request = self.decode(call, body)?;
+                self.add_partitions_to_txn(call, request);
+            }
+            ApiKey::AddOffsetsToTxn => {
+                let request = self.decode(call, body)?;
+                self.add_offsets_to_txn(call, request);
+            }
+            ApiKey::EndTxn => {
+                let request = self.decode(call, body)?;
+                self.end_txn(call, &request);
+            }
+            ApiKey::WriteTxnMarkers => {
+                let request = self.decode(call, body)?;
+                self.write_txn_markers(call, request);
+            }
+            ApiKey::TxnOffsetCommit => {
+                let request = self.decode(call, body)?;
+                self.txn_offset_commit(call, &request);
+            }
+            ApiKey::DescribeProducers => {
+                let request = self.decode(call, body)?;
+                self.describe_producers(call, &request);
+            }
+            ApiKey::DescribeTransactions => {
+                let request = self.decode(call, body)?;
+                self.describe_transactions(call, &request);
+            }
+            ApiKey::ListTransactions => {
+                let request = self.decode(call, body)?;
+                self.list_transactions(call, &request);
+            }
             ApiKey::FindCoordinator => {
                 let request = self.decode(call, body)?;
                 self.find_coordinator(call, request);

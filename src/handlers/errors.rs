@@ -1,6 +1,7 @@
 //! The one table from what went wrong to Kafka's codes.
 
 use crate::coordinator::group::GroupError;
+use crate::coordinator::transaction::TransactionError;
 use crate::model::batch::BatchError;
 use crate::protocol::error::ErrorCode;
 use crate::storage::producer_state::ProducerError;
@@ -63,6 +64,35 @@ pub fn to_group(error: ErrorCode) -> GroupError {
         ErrorCode::NotCoordinator => GroupError::NotCoordinator,
         ErrorCode::UnknownServerError => GroupError::TooLarge,
         _ => GroupError::CoordinatorNotAvailable,
+    }
+}
+
+/// A request of a transactional producer that fails. Clients that do not know that they can be fenced
+/// (`is_fenced_told`) are told the older code.
+pub fn of_transaction(error: TransactionError, is_fenced_told: bool) -> ErrorCode {
+    match error {
+        TransactionError::InvalidRequest => ErrorCode::InvalidRequest,
+        TransactionError::InvalidTransactionTimeout => ErrorCode::InvalidTransactionTimeout,
+        TransactionError::ConcurrentTransactions => ErrorCode::ConcurrentTransactions,
+        TransactionError::InvalidProducerIdMapping => ErrorCode::InvalidProducerIdMapping,
+        TransactionError::ProducerFenced if is_fenced_told => ErrorCode::ProducerFenced,
+        TransactionError::ProducerFenced => ErrorCode::InvalidProducerEpoch,
+        TransactionError::InvalidTxnState => ErrorCode::InvalidTxnState,
+        TransactionError::TransactionAbortable => ErrorCode::TransactionAbortable,
+        TransactionError::CoordinatorNotAvailable => ErrorCode::CoordinatorNotAvailable,
+        TransactionError::NotCoordinator => ErrorCode::NotCoordinator,
+        // As Kafka, when the transactions' topic refuses a record for its size.
+        TransactionError::TooLarge => ErrorCode::UnknownServerError,
+        TransactionError::NoProducerId => ErrorCode::CoordinatorNotAvailable,
+    }
+}
+
+/// Why the record of a transactional id was not written.
+pub fn to_transaction(error: ErrorCode) -> TransactionError {
+    match error {
+        ErrorCode::NotCoordinator => TransactionError::NotCoordinator,
+        ErrorCode::UnknownServerError => TransactionError::TooLarge,
+        _ => TransactionError::CoordinatorNotAvailable,
     }
 }
 

@@ -26,7 +26,8 @@ impl ProducerIdBlock {
         ProducerIdBlock { next: first.0, end: first.0 + count }
     }
 
-    fn take(&mut self) -> Option<ProducerId> {
+    /// The next id.
+    pub(super) fn take(&mut self) -> Option<ProducerId> {
         (self.next < self.end).then(|| {
             self.next += 1;
             ProducerId(self.next - 1)
@@ -38,7 +39,7 @@ impl<I: Io> Broker<I> {
     /// Answers with a new id and epoch 0, as Kafka does for every producer without a transactional id.
     pub(super) fn init_producer_id(&mut self, call: Call, request: &InitProducerIdRequest) {
         if request.transactional_id.is_some() {
-            return self.reply(call, &refused(ErrorCode::UnsupportedVersion));
+            return self.init_transaction(call, request);
         }
         match self.producer_ids.take() {
             Some(id) => self.reply(call, &given(id)),

@@ -111,6 +111,7 @@ impl<I: Io> Broker<I> {
         self.react(slot, events);
         self.retry_starved();
         self.retry_coordinators();
+        self.retry_markers();
     }
 
     /// Acts on what a log has told.
@@ -133,10 +134,12 @@ impl<I: Io> Broker<I> {
             }
             self.refuse_waiting(slot, ErrorCode::KafkaStorageError);
             self.refuse_deletions(slot, ErrorCode::KafkaStorageError);
+            self.end_markers(slot, Err(ErrorCode::KafkaStorageError));
             self.wake_fetches(slot);
         }
         if events.advanced {
             self.acknowledge(slot);
+            self.acknowledge_markers(slot);
             if let Some(index) = coordinated {
                 self.follow_durable(index, slot);
             }

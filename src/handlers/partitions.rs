@@ -1,6 +1,6 @@
 //! The partitions that this shard leads: their logs, and who waits for them.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,10 +10,11 @@ use super::cold_reads::CommitBegan;
 use super::fetch_tasks::FetchWait;
 use super::metadata::is_internal;
 use super::produce::AckWait;
+use super::verify::Verification;
 use crate::base::time::Monotonic;
 use crate::io::Io;
 use crate::model::configs::{AckAfter, TopicConfig};
-use crate::model::id::TopicIdPartition;
+use crate::model::id::{ProducerId, TopicIdPartition};
 use crate::net::ConnectionId;
 use crate::storage::Log;
 
@@ -31,6 +32,8 @@ pub struct Partition {
     pub log: Log,
     /// Produce requests that wait for the high watermark, in order of their offsets.
     pub acks: VecDeque<AckWait>,
+    /// What coordinators say about transactions that are to begin here.
+    pub verifications: BTreeMap<ProducerId, Verification>,
     /// Fetches that wait for more.
     pub fetch_waits: Vec<FetchWait>,
     /// Connections whose Produce waits for room.
@@ -56,6 +59,7 @@ impl Partition {
             config,
             log,
             acks: VecDeque::new(),
+            verifications: BTreeMap::new(),
             fetch_waits: Vec::new(),
             held: Vec::new(),
             quiet_end: -1,

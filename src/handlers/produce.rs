@@ -25,7 +25,7 @@ use crate::base::time::{Monotonic, Timestamp};
 use crate::io::Io;
 use crate::model::batch::{self, Header};
 use crate::model::configs::{TimestampType, TopicConfig, Validate};
-use crate::model::id::{Offset, PartitionIndex, TopicId};
+use crate::model::id::{Offset, PartitionIndex, ProducerId, TopicId};
 use crate::model::limits::RECORDS_SIZE_BYTES_MAX;
 use crate::model::records;
 use crate::net::{CloseReason, ConnectionId, Ticket};
@@ -188,7 +188,7 @@ impl<I: Io> Broker<I> {
         };
         let mut held = self.held.remove(&id).unwrap_or_else(|| self.begin_produce(id, info.correlation_id, &request));
         let refused_acks = !matches!(request.acks, -1..=1);
-        let transactional = request.transactional_id(frame).is_some();
+        let transactional_id: Option<Box<str>> = request.transactional_id(frame).map(Into::into);
         let is_late = self.now.monotonic >= held.deadline;
 
         let mut steps = request.steps();
@@ -217,11 +217,9 @@ impl<I: Io> Broker<I> {
             let checked = held.checked.take();
             let attempt = if refused_acks {
                 Attempt::Done(Outcome::refused(index, ErrorCode::InvalidRequiredAcks, None))
-            } else if transactional {
-                let message = Some("transactions are not supported yet".into());
-                Attempt::Done(Outcome::refused(index, ErrorCode::InvalidTxnState, message))
             } else {
-                self.append_records(&topic, index, records.clone(), info.version, frame, checked)
+                let id = transactional_id.as_deref();
+                self.append_records(&topic, index, records.clone(), id, info.version, frame, checked)
             };
             let size = records.map_or(0, |records| records.len()) as u64;
             match attempt {
@@ -326,12 +324,14 @@ impl<I: Io> Broker<I> {
         }
     }
 
-    /// Tries to append the records of one partition. `checked`: what is known of them from an earlier attempt.
+    /// Tries to append the records of one partition. `transactional_id`: what the request says. `checked`: what is known of them from an earlier attempt.
+    #[allow(clippy::too_many_arguments)]
     fn append_records(
         &mut self,
         topic: &TopicRef,
         index: PartitionIndex,
         records: Option<Range<usize>>,
+        transactional_id: Option<&str>,
         version: i16,
         frame: &mut [u8],
         checked: Option<Checked>,
@@ -398,7 +398,14 @@ impl<I: Io> Broker<I> {
             }
             Err(error) => return refuse(self, errors::of_producer(&error), Some(error.to_string().into())),
         }
-        if partition.log.state() == State::Absent && self.is_directory_taken(slot) {
+        if header.attributes.is_transactional() {
+            match self.check_transaction(slot, &header, transactional_id, version) {
+                Some(Ok(())) => {}
+                Some(Err(error)) => return refuse(self, error, None),
+                None => return Attempt::Hold { slot, header, wants_memory: false },
+            }
+        }
+        if self.partitions.get_mut(slot).log.state() == State::Absent && self.is_directory_taken(slot) {
             return Attempt::Hold { slot, header, wants_memory: true };
         }
         let partition = self.partitions.get_mut(slot);
@@ -434,6 +441,28 @@ impl<I: Io> Broker<I> {
             }
             Err(error) => refuse(self, errors::of_append(&error), Some(error.to_string().into())),
         }
+    }
+
+    /// Whether a batch may come into its producer's transaction; `None`: that is being asked.
+    #[inline(never)]
+    fn check_transaction(
+        &mut self,
+        slot: u32,
+        header: &Header,
+        transactional_id: Option<&str>,
+        version: i16,
+    ) -> Option<Result<(), ErrorCode>> {
+        let producer = (header.producer_id, header.producer_epoch);
+        let log = &self.partitions.get_mut(slot).log;
+        if log.has_transaction(producer.0, producer.1) {
+            return Some(Ok(()));
+        }
+        // As Kafka: a transaction has an id, and nobody may use none.
+        let Some(id) = transactional_id else { return Some(Err(ErrorCode::TransactionalIdAuthorizationFailed)) };
+        if !log.has_room_for_transaction() {
+            return Some(Err(ErrorCode::RequestTimedOut));
+        }
+        self.verified(slot, id, producer, version)
     }
 
     /// One wait of a task is over; the last one answers.
@@ -533,8 +562,8 @@ fn check_batch(
     if header.attributes.codec() == ZSTD && version < 7 {
         return Err((ErrorCode::UnsupportedCompressionType, "zstd needs Produce 7".into()));
     }
-    if header.attributes.is_transactional() {
-        return Err((ErrorCode::InvalidTxnState, "transactions are not supported yet".into()));
+    if header.attributes.is_transactional() && header.producer_id == ProducerId::NONE {
+        return Err((ErrorCode::InvalidRecord, "a transaction without a producer id".into()));
     }
     let has_time =
         config.message_timestamp_type == TimestampType::CreateTime && header.max_timestamp != Timestamp::NONE;

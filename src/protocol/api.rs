@@ -86,6 +86,11 @@ apis! {
     DeleteRecords = 21, versions 0 to 2, from 0, flexible 2;
     InitProducerId = 22, versions 0 to 5, from 0, flexible 2;
     OffsetForLeaderEpoch = 23, versions 2 to 4, from 2, flexible 4;
+    AddPartitionsToTxn = 24, versions 0 to 5, from 0, flexible 3;
+    AddOffsetsToTxn = 25, versions 0 to 4, from 0, flexible 3;
+    EndTxn = 26, versions 0 to 5, from 0, flexible 3;
+    WriteTxnMarkers = 27, versions 1 to 1, from 1, flexible 1;
+    TxnOffsetCommit = 28, versions 0 to 5, from 0, flexible 3;
     DescribeConfigs = 32, versions 1 to 4, from 1, flexible 4;
     AlterConfigs = 33, versions 0 to 2, from 0, flexible 2;
     DescribeLogDirs = 35, versions 1 to 4, from 1, flexible 2;
@@ -97,6 +102,9 @@ apis! {
     ListPartitionReassignments = 46, versions 0 to 0, from 0, flexible 0;
     OffsetDelete = 47, versions 0 to 0, from 0, flexible 32767;
     DescribeCluster = 60, versions 0 to 2, from 0, flexible 0;
+    DescribeProducers = 61, versions 0 to 0, from 0, flexible 0;
+    DescribeTransactions = 65, versions 0 to 0, from 0, flexible 0;
+    ListTransactions = 66, versions 0 to 2, from 0, flexible 0;
     ListConfigResources = 74, versions 0 to 1, from 0, flexible 0;
     DescribeTopicPartitions = 75, versions 0 to 0, from 0, flexible 0;
 }

@@ -13,6 +13,8 @@ use uuid::Uuid;
 mod groups;
 #[path = "samples_offsets.rs"]
 mod offsets;
+#[path = "samples_transactions.rs"]
+mod transactions;
 
 /// Is shown every sample.
 pub trait Visitor {
@@ -47,6 +49,7 @@ pub const RECORDS: &[u8] = b"record bytes are opaque here";
 pub fn visit_served(visitor: &mut impl Visitor) {
     groups::visit(visitor);
     offsets::visit(visitor);
+    transactions::visit(visitor);
     for version in 3..=13 {
         visitor.request(version, produce_request(version));
         visitor.response::<ProduceRequest>(version, produce_response(version));

@@ -105,6 +105,11 @@ pub(crate) const fn of(api_key: i16) -> Option<&'static Schema> {
         21 => &DELETE_RECORDS,
         22 => &INIT_PRODUCER_ID,
         23 => &OFFSET_FOR_LEADER_EPOCH,
+        24 => &ADD_PARTITIONS_TO_TXN,
+        25 => &ADD_OFFSETS_TO_TXN,
+        26 => &END_TXN,
+        27 => &WRITE_TXN_MARKERS,
+        28 => &TXN_OFFSET_COMMIT,
         32 => &DESCRIBE_CONFIGS,
         33 => &ALTER_CONFIGS,
         35 => &DESCRIBE_LOG_DIRS,
@@ -116,6 +121,9 @@ pub(crate) const fn of(api_key: i16) -> Option<&'static Schema> {
         46 => &LIST_PARTITION_REASSIGNMENTS,
         47 => &OFFSET_DELETE,
         60 => &DESCRIBE_CLUSTER,
+        61 => &DESCRIBE_PRODUCERS,
+        65 => &DESCRIBE_TRANSACTIONS,
+        66 => &LIST_TRANSACTIONS,
         74 => &LIST_CONFIG_RESOURCES,
         75 => &DESCRIBE_TOPIC_PARTITIONS,
         _ => return None,
@@ -174,6 +182,72 @@ static DELETE_TOPICS: Schema = schema(
 );
 
 static INIT_PRODUCER_ID: Schema = schema((0, 5), 2, &[TEXT.or_null(), I32, I64.since(3), I16.since(3)]);
+
+static ADD_PARTITIONS_TO_TXN: Schema = schema(
+    (0, 5),
+    3,
+    &[
+        structs::<km::add_partitions_to_txn_request::AddPartitionsToTxnTransaction>(&[
+            TEXT,
+            I64,
+            I16,
+            BOOL,
+            structs::<km::add_partitions_to_txn_request::AddPartitionsToTxnTopic>(&[TEXT, I32S]),
+        ])
+        .since(4),
+        TEXT.until(3),
+        I64.until(3),
+        I16.until(3),
+        structs::<km::add_partitions_to_txn_request::AddPartitionsToTxnTopic>(&[TEXT, I32S]).until(3),
+    ],
+);
+
+static ADD_OFFSETS_TO_TXN: Schema = schema((0, 4), 3, &[TEXT, I64, I16, TEXT]);
+
+static END_TXN: Schema = schema((0, 5), 3, &[TEXT, I64, I16, BOOL]);
+
+static WRITE_TXN_MARKERS: Schema = schema(
+    (1, 1),
+    1,
+    &[structs::<km::write_txn_markers_request::WritableTxnMarker>(&[
+        I64,
+        I16,
+        BOOL,
+        structs::<km::write_txn_markers_request::WritableTxnMarkerTopic>(&[TEXT, I32S]),
+        I32,
+    ])],
+);
+
+static TXN_OFFSET_COMMIT: Schema = schema(
+    (0, 5),
+    3,
+    &[
+        TEXT,
+        TEXT,
+        I64,
+        I16,
+        I32.since(3),
+        TEXT.since(3),
+        TEXT.since(3).or_null(),
+        structs::<km::txn_offset_commit_request::TxnOffsetCommitRequestTopic>(&[
+            TEXT,
+            structs::<km::txn_offset_commit_request::TxnOffsetCommitRequestPartition>(&[
+                I32,
+                I64,
+                I32.since(2),
+                TEXT.or_null(),
+            ]),
+        ]),
+    ],
+);
+
+static DESCRIBE_PRODUCERS: Schema =
+    schema((0, 0), 0, &[structs::<km::describe_producers_request::TopicRequest>(&[TEXT, I32S])]);
+
+static DESCRIBE_TRANSACTIONS: Schema = schema((0, 0), 0, &[TEXTS]);
+
+static LIST_TRANSACTIONS: Schema =
+    schema((0, 2), 0, &[TEXTS, field(Kind::Array(&Kind::Fixed(8), 8)), I64.since(1), TEXT.since(2).or_null()]);
 
 static OFFSET_FOR_LEADER_EPOCH: Schema = schema(
     (2, 4),

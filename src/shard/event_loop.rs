@@ -190,6 +190,10 @@ impl<I: Io> Shard<I> {
                     self.broker.accept(listener);
                 }
             }
+            Message::WriteMarkers(order) => self.broker.write_markers(order),
+            Message::MarkersWritten(report) => self.broker.markers_written(&report),
+            Message::AskTransaction(question) => self.broker.take_question(*question),
+            Message::TransactionAnswer { number, result } => self.broker.question_answered(number, result),
             Message::Report(sender) => drop(sender.send((self.broker.shard, self.broker.counters))),
             Message::Stop => {
                 if matches!(self.phase, Phase::Starting | Phase::Serving) {

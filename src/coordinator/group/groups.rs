@@ -138,7 +138,8 @@ impl<T> Groups<T> {
         }
     }
 
-    /// Whether offsets may be committed for a group. A generation below 0 with no member is a tool, or a consumer that
+    /// Whether offsets may be committed for a group, perhaps in a transaction, where the producer is fenced instead of
+    /// the member if it names none. A generation below 0 with no member is a tool, or a consumer that
     /// shares partitions without a group, and then the group need not be there;
     /// [`GroupError::GroupIdNotFound`] is for others. A member's commit is a sign of life, like a heartbeat.
     pub fn check_commit(
@@ -147,10 +148,11 @@ impl<T> Groups<T> {
         member_id: &str,
         instance_id: Option<&str>,
         generation: i32,
+        is_transactional: bool,
         now: Monotonic,
     ) -> Result<(), GroupError> {
         match self.find_mut(group_id) {
-            Some(group) => group.check_commit(member_id, instance_id, generation, now),
+            Some(group) => group.check_commit(member_id, instance_id, generation, is_transactional, now),
             None if generation < 0 => Ok(()),
             None => Err(GroupError::GroupIdNotFound),
         }

@@ -114,6 +114,7 @@ impl<T> Group<T> {
         member_id: &str,
         instance_id: Option<&str>,
         generation: i32,
+        is_transactional: bool,
         now: Monotonic,
     ) -> Result<(), GroupError> {
         if self.state == GroupState::Dead {
@@ -124,13 +125,13 @@ impl<T> Group<T> {
             return Ok(());
         }
         if generation < 0 && member_id.is_empty() && instance_id.is_none() {
-            return Err(GroupError::UnknownMemberId);
+            return if is_transactional { Ok(()) } else { Err(GroupError::UnknownMemberId) };
         }
         self.check_member(member_id, instance_id)?;
         if generation != self.generation {
             return Err(GroupError::IllegalGeneration);
         }
-        if self.state == GroupState::CompletingRebalance {
+        if self.state == GroupState::CompletingRebalance && !is_transactional {
             return Err(GroupError::RebalanceInProgress);
         }
         self.renew(member_id, now);

@@ -5,6 +5,8 @@
 //! Invariants: no group and no topic is empty; `count` and `size_bytes` are those of what is there.
 //! It must not know the log, the members of a group, or the time.
 
+pub mod transactional;
+
 use std::collections::BTreeMap;
 
 use crate::base::time::Timestamp;

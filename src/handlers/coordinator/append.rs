@@ -10,17 +10,17 @@
 
 use std::time::Duration;
 
-use super::HostState;
 use super::delete_groups::DeleteGroup;
 use super::expiry::Expire;
 use super::forget::Forget;
 use super::offset_commit::Commit;
 use super::offset_delete::Delete;
 use super::offset_fetch::Fetch;
+use super::{HostState, Place};
 use crate::base::time::Monotonic;
-use crate::coordinator::OFFSETS_TOPIC;
 use crate::coordinator::group::event::Written;
 use crate::coordinator::records::Record;
+use crate::coordinator::transaction::event::Written as TransactionWritten;
 use crate::handlers::broker::Broker;
 use crate::handlers::deadlines::Deadline;
 use crate::handlers::located::Located;
@@ -28,8 +28,9 @@ use crate::io::Io;
 use crate::model::batch::Header;
 use crate::model::builder::BatchBuilder;
 use crate::model::compression::Codec;
-use crate::model::id::{Offset, PartitionIndex};
+use crate::model::id::{Offset, PartitionIndex, ProducerEpoch, ProducerId, Sequence};
 use crate::model::limits::{COORDINATOR_BATCH_SIZE_BYTES_MAX, COORDINATOR_QUEUE_SIZE_BYTES_MAX};
+use crate::model::marker::EndTransactionMarker;
 use crate::protocol::Topic;
 use crate::protocol::error::ErrorCode;
 use crate::storage::{AppendError, State};
@@ -54,6 +55,10 @@ pub(in crate::handlers) enum Continuation {
     Expire(Expire),
     /// Offsets are forgotten whose topics are gone.
     Forget(Forget),
+    /// The state of a transactional id.
+    Transaction(TransactionWritten),
+    /// A marker of a transaction that has committed offsets here: who waits for it, and the decision.
+    Marker { part: (u64, usize), producer: ProducerId, commits: bool },
 }
 
 impl Continuation {
@@ -67,9 +72,21 @@ impl Continuation {
     }
 }
 
+/// What kind of batch a change is written in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Batch {
+    /// One of its own, or with others.
+    Plain,
+    /// With others of the same transaction.
+    Transactional(ProducerId, ProducerEpoch),
+    /// The marker of a transaction, which has no other records.
+    Marker(ProducerId, ProducerEpoch, EndTransactionMarker),
+}
+
 /// A change that is not in the log yet.
 #[derive(Debug)]
 pub(super) struct Queued {
+    batch: Batch,
     records: Vec<Record>,
     size_bytes: usize,
     pub then: Continuation,
@@ -88,9 +105,15 @@ impl<I: Io> Broker<I> {
     /// Writes the records of one change of the group state in partition `index`. `then` is followed when they are
     /// durable, or at once or later with the reason why they are not. Without records it is followed when everything
     /// that was written before is durable.
-    pub(in crate::handlers) fn coordinator_append(
+    pub(in crate::handlers) fn coordinator_append(&mut self, index: Place, records: Vec<Record>, then: Continuation) {
+        self.coordinator_append_as(index, Batch::Plain, records, then);
+    }
+
+    /// The same in a batch of some kind.
+    pub(super) fn coordinator_append_as(
         &mut self,
-        index: PartitionIndex,
+        index: Place,
+        batch: Batch,
         records: Vec<Record>,
         then: Continuation,
     ) {
@@ -106,7 +129,7 @@ impl<I: Io> Broker<I> {
                 Ok(()) if is_full => ErrorCode::CoordinatorNotAvailable,
                 Ok(()) => {
                     hosted.queued_size_bytes += size_bytes;
-                    hosted.queued.push_back(Queued { records, size_bytes, then, deadline });
+                    hosted.queued.push_back(Queued { batch, records, size_bytes, then, deadline });
                     self.coordinator.ready.insert(index);
                     return;
                 }
@@ -116,7 +139,7 @@ impl<I: Io> Broker<I> {
     }
 
     /// Does what a change was made for.
-    pub(super) fn follow(&mut self, index: PartitionIndex, then: Continuation, result: Result<(), ErrorCode>) {
+    pub(super) fn follow(&mut self, index: Place, then: Continuation, result: Result<(), ErrorCode>) {
         match then {
             Continuation::Group(written) => self.group_written(index, &written, result),
             Continuation::DeleteGroup(delete) => self.group_deleted(index, *delete, result),
@@ -125,6 +148,11 @@ impl<I: Io> Broker<I> {
             Continuation::OffsetDelete(delete) => self.offsets_deleted(index, *delete, result),
             Continuation::Expire(expire) => self.offsets_expired(index, expire, result),
             Continuation::Forget(forget) => self.forgotten(index, forget, result),
+            Continuation::Transaction(written) => self.transaction_written(index, &written, result),
+            Continuation::Marker { part, producer, commits } => {
+                self.offsets_decided(index, producer, commits, result);
+                self.marker_settled(part, result);
+            }
         }
     }
 
@@ -136,16 +164,22 @@ impl<I: Io> Broker<I> {
     }
 
     /// Appends one batch of what is queued for a partition. True if more may be tried at once.
-    fn flush_coordinator(&mut self, index: PartitionIndex) -> bool {
+    fn flush_coordinator(&mut self, index: Place) -> bool {
         let now = self.now;
         let Some(hosted) = self.coordinator.partitions.get(&index) else { return false };
         if hosted.state != HostState::Active || hosted.queued.is_empty() {
             return false;
         }
         let (mut count, mut size_bytes) = (0, 0);
+        let kind = hosted.queued[0].batch;
         let mut builder = BatchBuilder::new(Codec::None);
+        if let Batch::Transactional(producer, epoch) = kind {
+            builder = builder.producer(producer, epoch, Sequence(-1)).transactional();
+        }
         for queued in &hosted.queued {
-            if !builder.is_empty() && size_bytes + queued.size_bytes > COORDINATOR_BATCH_SIZE_BYTES_MAX {
+            let is_full = !builder.is_empty() && size_bytes + queued.size_bytes > COORDINATOR_BATCH_SIZE_BYTES_MAX;
+            let is_alone = matches!(kind, Batch::Marker(..)) && count > 0;
+            if is_full || is_alone || queued.batch != kind {
                 break;
             }
             count += 1;
@@ -154,18 +188,22 @@ impl<I: Io> Broker<I> {
                 builder.push(now.wall, Some(&record.key), record.value.as_deref(), &[]);
             }
         }
-        let Located::Here(slot) = self.locate(Topic::Name(OFFSETS_TOPIC), index) else {
+        let Located::Here(slot) = self.locate(Topic::Name(index.host.topic()), index.index) else {
             self.fail_coordinator(index, ErrorCode::NotCoordinator);
             return false;
         };
         let is_taken = self.partitions.get_mut(slot).log.state() == State::Absent && self.is_directory_taken(slot);
         let log = &mut self.partitions.get_mut(slot).log;
-        let appended = if builder.is_empty() {
+        let marker = match kind {
+            Batch::Marker(producer, epoch, marker) => Some(marker.batch(producer, epoch, now.wall)),
+            Batch::Plain | Batch::Transactional(..) => None,
+        };
+        let appended = if builder.is_empty() && marker.is_none() {
             Ok(log.log_end())
         } else if is_taken {
             Err(AppendError::NotReady)
         } else {
-            let mut batch = builder.build();
+            let mut batch = marker.unwrap_or_else(|| builder.build());
             let header = Header::parse(&batch).expect("it was just built");
             let appended = log.append(&mut self.io, &mut batch, &header, now).map(|appended| appended.end);
             self.mark_dirty(slot);
@@ -192,7 +230,7 @@ impl<I: Io> Broker<I> {
     }
 
     /// The high watermark of the partition in `slot` has moved: what it has passed is followed.
-    pub(in crate::handlers) fn follow_durable(&mut self, index: PartitionIndex, slot: u32) {
+    pub(in crate::handlers) fn follow_durable(&mut self, index: Place, slot: u32) {
         let high_watermark = self.partitions.get_mut(slot).log.high_watermark();
         while let Some(hosted) = self.coordinator.partitions.get_mut(&index)
             && let Some(waiting) = hosted.waiting.pop_front_if(|waiting| waiting.end <= high_watermark)
@@ -215,12 +253,17 @@ impl<I: Io> Broker<I> {
             (count > 0).then_some((*index, count))
         });
         for (index, count) in late.collect::<Vec<_>>() {
-            tracing::warn!(partition = index.0, count, "group changes waited too long for the offsets topic's log");
+            tracing::warn!(
+                partition = index.index.0,
+                count,
+                topic = index.host.topic(),
+                "changes waited too long for their log"
+            );
             self.refuse_queued(index, count, ErrorCode::CoordinatorNotAvailable);
         }
     }
 
-    fn refuse_queued(&mut self, index: PartitionIndex, count: usize, error: ErrorCode) {
+    fn refuse_queued(&mut self, index: Place, count: usize, error: ErrorCode) {
         let hosted = self.coordinator.partitions.get_mut(&index).expect("something is queued there");
         let refused: Vec<Queued> = hosted.queued.drain(..count).collect();
         for queued in refused {

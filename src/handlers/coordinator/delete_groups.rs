@@ -6,6 +6,7 @@
 use kafka_protocol::messages::delete_groups_response::DeletableGroupResult;
 use kafka_protocol::messages::{DeleteGroupsRequest, DeleteGroupsResponse, GroupId};
 
+use super::Place;
 use super::append::Continuation;
 use crate::coordinator::group::event::{GroupError, GroupState};
 use crate::coordinator::records::Record;
@@ -62,6 +63,7 @@ impl<I: Io> Broker<I> {
             keys.extend(partitions.keys().map(|partition| (topic.clone(), *partition)));
         }
         keys.extend(hosted.pending_commits().remove(group_id).unwrap_or_default());
+        keys.extend(hosted.transactional.of_group(group_id));
         keys.sort();
         keys.dedup();
         match hosted.groups.begin_delete(group_id) {
@@ -78,12 +80,13 @@ impl<I: Io> Broker<I> {
     }
 
     /// The tombstones of a group are durable, or were refused.
-    pub(super) fn group_deleted(&mut self, index: PartitionIndex, delete: DeleteGroup, result: Result<(), ErrorCode>) {
+    pub(super) fn group_deleted(&mut self, index: Place, delete: DeleteGroup, result: Result<(), ErrorCode>) {
         if let Some(hosted) = self.coordinator.partitions.get_mut(&index) {
             hosted.groups.end_delete(&delete.group_id, result.is_ok());
             if result.is_ok() {
                 for (topic, partition) in &delete.keys {
                     hosted.offsets.remove(&delete.group_id, topic, *partition);
+                    hosted.transactional.forget(&delete.group_id, topic, *partition);
                 }
             }
         }
@@ -108,10 +111,13 @@ impl<I: Io> Broker<I> {
     }
 
     /// Groups of a partition without members and offsets, which nobody has a use for, go.
-    pub(super) fn expire_groups_of(&mut self, index: PartitionIndex) {
+    pub(super) fn expire_groups_of(&mut self, index: Place) {
         let Some(hosted) = self.coordinator.hosted(index) else { return };
         let pending = hosted.pending_commits();
-        let is_unused = |group_id: &str| hosted.offsets.group(group_id).is_none() && !pending.contains_key(group_id);
+        let is_unused = |group_id: &str| {
+            let has_offsets = hosted.offsets.group(group_id).is_some() || pending.contains_key(group_id);
+            !has_offsets && hosted.transactional.of_group(group_id).is_empty()
+        };
         let empty = hosted.groups.iter().filter(|group| group.state == GroupState::Empty && !group.is_awaited());
         let unused: Vec<Box<str>> =
             empty.filter(|group| is_unused(&group.id)).map(|group| group.id.clone()).take(EXPIRED_COUNT_MAX).collect();

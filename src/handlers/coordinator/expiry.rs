@@ -5,8 +5,8 @@
 //!
 //! What was committed again and is not durable yet is left alone.
 
-use super::HostState;
 use super::append::Continuation;
+use super::{Host, HostState, Place};
 use crate::coordinator::records::Record;
 use crate::handlers::broker::Broker;
 use crate::io::Io;
@@ -32,7 +32,8 @@ impl<I: Io> Broker<I> {
         let host = &mut self.coordinator;
         if host.unexpired.is_empty() && now.since(host.expired_at) >= interval {
             host.expired_at = now;
-            host.unexpired = host.partitions.keys().copied().collect();
+            let indexes = host.partitions.keys().filter(|index| index.host == Host::Groups);
+            host.unexpired = indexes.copied().collect();
         }
         let mut looked_at_count = 0;
         while looked_at_count < LOOKED_AT_COUNT_MAX
@@ -43,7 +44,7 @@ impl<I: Io> Broker<I> {
         }
     }
 
-    fn expire_offsets_of(&mut self, index: PartitionIndex) {
+    fn expire_offsets_of(&mut self, index: Place) {
         let (now, retention_ms) = (self.now.wall, self.options.config.offsets_retention_ms);
         let Some(hosted) = self.coordinator.hosted(index).filter(|hosted| hosted.state == HostState::Active) else {
             return;
@@ -63,7 +64,7 @@ impl<I: Io> Broker<I> {
             let tombstones =
                 keys.iter().map(|(group, topic, partition)| Record::offset_tombstone(group, topic, *partition));
             let tombstones = tombstones.collect();
-            tracing::info!(partition = index.0, count = keys.len(), "committed offsets expire");
+            tracing::info!(partition = index.index.0, count = keys.len(), "committed offsets expire");
             self.coordinator_append(index, tombstones, Continuation::Expire(Expire { keys }));
             keys = rest;
         }
@@ -71,7 +72,7 @@ impl<I: Io> Broker<I> {
     }
 
     /// The tombstones are durable; if they were refused the next look finds the offsets again.
-    pub(super) fn offsets_expired(&mut self, index: PartitionIndex, expire: Expire, result: Result<(), ErrorCode>) {
+    pub(super) fn offsets_expired(&mut self, index: Place, expire: Expire, result: Result<(), ErrorCode>) {
         if let (Ok(()), Some(hosted)) = (result, self.coordinator.partitions.get_mut(&index)) {
             for (group, topic, partition) in &expire.keys {
                 hosted.offsets.remove(group, topic, *partition);

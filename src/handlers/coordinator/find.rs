@@ -1,4 +1,5 @@
-//! FindCoordinator: the broker that leads the partition of `__consumer_offsets` that a group belongs to.
+//! FindCoordinator: the broker that leads the partition of `__consumer_offsets` that a group belongs to, or that of
+//! `__transaction_state` that a transactional id belongs to.
 //!
 //! The first question makes the topic. Kafka answers it with COORDINATOR_NOT_AVAILABLE; here it waits until every
 //! shard knows the topic, which saves clients a pause.
@@ -7,7 +8,7 @@ use kafka_protocol::messages::find_coordinator_response::Coordinator;
 use kafka_protocol::messages::{FindCoordinatorRequest, FindCoordinatorResponse};
 use kafka_protocol::protocol::StrBytes;
 
-use crate::coordinator::{OFFSETS_TOPIC, partition_of};
+use crate::coordinator::{OFFSETS_TOPIC, TRANSACTIONS_TOPIC, partition_of};
 use crate::handlers::broker::Broker;
 use crate::handlers::bus::Pending;
 use crate::handlers::call::Call;
@@ -23,11 +24,14 @@ const TRANSACTION: i8 = 1;
 const BATCHED_FROM: i16 = 4;
 
 impl<I: Io> Broker<I> {
-    /// Answers, after making the offsets topic if it is not there yet.
+    /// Answers, after making the topic if it is not there yet.
     pub(in crate::handlers) fn find_coordinator(&mut self, call: Call, request: FindCoordinatorRequest) {
         let has_keys = call.version < BATCHED_FROM || !request.coordinator_keys.is_empty();
-        if request.key_type == GROUP && has_keys && self.image.topic_by_name(OFFSETS_TOPIC).is_none() {
-            let names = vec![OFFSETS_TOPIC.to_owned()];
+        if let Some(topic) = topic_of(request.key_type)
+            && has_keys
+            && self.image.topic_by_name(topic).is_none()
+        {
+            let names = vec![topic.to_owned()];
             return self.create_missing_topics(names, Pending::FindCoordinator(call, Box::new(request)));
         }
         self.answer_find_coordinator(call, &request);
@@ -54,16 +58,12 @@ impl<I: Io> Broker<I> {
 
     fn find_one(&self, key_type: i8, key: &StrBytes) -> Coordinator {
         let answer = Coordinator::default().with_key(key.clone());
-        let found = match key_type {
-            GROUP => self.image.topic_by_name(OFFSETS_TOPIC).and_then(|topic| {
-                let index = PartitionIndex(partition_of(key, topic.partition_count));
-                let leader = self.image.leader(topic, index)?;
-                self.endpoints.brokers().find(|(id, _)| *id == leader)
-            }),
-            // There are no transactions: as a broker whose coordinator has not started.
-            TRANSACTION => None,
-            _ => return refused(answer, ErrorCode::InvalidRequest),
-        };
+        let Some(topic) = topic_of(key_type) else { return refused(answer, ErrorCode::InvalidRequest) };
+        let found = self.image.topic_by_name(topic).and_then(|topic| {
+            let index = PartitionIndex(partition_of(key, topic.partition_count));
+            let leader = self.image.leader(topic, index)?;
+            self.endpoints.brokers().find(|(id, _)| *id == leader)
+        });
         match found {
             None => refused(answer, ErrorCode::CoordinatorNotAvailable),
             Some((id, endpoint)) => answer
@@ -72,6 +72,15 @@ impl<I: Io> Broker<I> {
                 .with_port(i32::from(endpoint.port))
                 .with_error_message(None),
         }
+    }
+}
+
+/// The topic whose partitions the coordinators of a kind of key belong to.
+fn topic_of(key_type: i8) -> Option<&'static str> {
+    match key_type {
+        GROUP => Some(OFFSETS_TOPIC),
+        TRANSACTION => Some(TRANSACTIONS_TOPIC),
+        _ => None,
     }
 }
 

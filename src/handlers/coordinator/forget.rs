@@ -8,11 +8,11 @@
 use std::collections::BTreeMap;
 
 use super::append::Continuation;
-use super::{HostState, Hosted};
+use super::{Host, HostState, Hosted, Place};
 use crate::coordinator::records::Record;
 use crate::handlers::broker::Broker;
 use crate::io::Io;
-use crate::model::id::{PartitionIndex, TopicId};
+use crate::model::id::TopicId;
 use crate::protocol::error::ErrorCode;
 
 /// Tombstones of one change: what a batch holds.
@@ -22,7 +22,7 @@ const RECORD_COUNT_MAX: usize = 5000;
 #[derive(Debug, Default)]
 pub(super) struct Clearing {
     /// For each partition the changes that are not durable, or its loading.
-    waits: BTreeMap<PartitionIndex, usize>,
+    waits: BTreeMap<Place, usize>,
     /// Its directories are gone from this shard: this is what it still waits for.
     is_removed: bool,
 }
@@ -45,6 +45,10 @@ impl Hosted {
             self.offsets.remove(group, topic, *partition);
         }
         let mut keys = known;
+        for (group, partition) in self.transactional.of_topic(topic) {
+            self.transactional.forget(&group, topic, partition);
+            keys.push((group, partition));
+        }
         for (group, pending) in self.pending_commits() {
             let of_topic = pending.into_iter().filter(|(name, _)| **name == *topic);
             keys.extend(of_topic.map(|(_, partition)| (group.clone(), partition)));
@@ -62,6 +66,7 @@ impl<I: Io> Broker<I> {
         let mut found = Vec::new();
         for (index, hosted) in &mut self.coordinator.partitions {
             match hosted.state {
+                _ if index.host != Host::Groups => {}
                 // It looks when it is loaded.
                 HostState::Loading => drop(waits.insert(*index, 1)),
                 HostState::Active => found.push((*index, hosted.take_of_topic(name))),
@@ -75,11 +80,12 @@ impl<I: Io> Broker<I> {
     }
 
     /// A partition was read: forgets what it holds of topics that are gone.
-    pub(super) fn forget_unknown(&mut self, index: PartitionIndex) {
+    pub(super) fn forget_unknown(&mut self, index: Place) {
         let image = self.image.clone();
         let Some(hosted) = self.coordinator.partitions.get_mut(&index) else { return };
         let mut topics: Vec<Box<str>> =
             hosted.offsets.groups().flat_map(|(_, topics)| topics.keys().cloned()).collect();
+        topics.extend(hosted.transactional.topics().map(Box::from));
         topics.sort();
         topics.dedup();
         let is_gone = |name: &str| {
@@ -95,7 +101,7 @@ impl<I: Io> Broker<I> {
         waiting.into_iter().for_each(|id| self.cleared(id, index));
     }
 
-    fn write_tombstones(&mut self, index: PartitionIndex, mut records: Vec<Record>, topics: Vec<TopicId>) {
+    fn write_tombstones(&mut self, index: Place, mut records: Vec<Record>, topics: Vec<TopicId>) {
         while !records.is_empty() {
             let rest = records.split_off(records.len().min(RECORD_COUNT_MAX));
             for id in &topics {
@@ -110,7 +116,7 @@ impl<I: Io> Broker<I> {
     }
 
     /// Tombstones are durable, or were refused.
-    pub(super) fn forgotten(&mut self, index: PartitionIndex, forget: Forget, result: Result<(), ErrorCode>) {
+    pub(super) fn forgotten(&mut self, index: Place, forget: Forget, result: Result<(), ErrorCode>) {
         match (result, self.coordinator.partitions.get_mut(&index)) {
             (Err(_), Some(hosted)) if hosted.state == HostState::Active => hosted.unwritten.push(forget),
             _ => forget.topics.into_iter().for_each(|id| self.cleared(id, index)),
@@ -128,7 +134,7 @@ impl<I: Io> Broker<I> {
     }
 
     /// One thing less to wait for.
-    fn cleared(&mut self, id: TopicId, index: PartitionIndex) {
+    fn cleared(&mut self, id: TopicId, index: Place) {
         let Some(clearing) = self.coordinator.clearing.get_mut(&id) else { return };
         if let Some(count) = clearing.waits.get_mut(&index) {
             *count -= 1;
@@ -142,7 +148,7 @@ impl<I: Io> Broker<I> {
     }
 
     /// A partition has no coordinator here any more: nobody waits for it.
-    pub(super) fn nothing_to_clear(&mut self, index: PartitionIndex) {
+    pub(super) fn nothing_to_clear(&mut self, index: Place) {
         let ids: Vec<TopicId> = self.coordinator.clearing.keys().copied().collect();
         for id in ids {
             let count = self.coordinator.clearing[&id].waits.get(&index).copied().unwrap_or(0);

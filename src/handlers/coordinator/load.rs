@@ -1,4 +1,4 @@
-//! Reading a partition of the offsets topic before its coordinator answers.
+//! Reading a coordinator's partition before it answers.
 //!
 //! From the log's start to its high watermark in chunks, a few partitions at a time and one chunk of each a turn, so
 //! that loading neither takes the memory of a shard nor stops it. Nothing is appended meanwhile, for nobody but the
@@ -8,23 +8,29 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use super::HostState;
+use super::{Host, HostState, Place};
 use crate::base::time::Monotonic;
-use crate::coordinator::OFFSETS_TOPIC;
 use crate::coordinator::group::snapshot::GroupSnapshot;
 use crate::coordinator::offsets::Offsets;
+use crate::coordinator::offsets::transactional::TransactionalOffsets;
 use crate::coordinator::records::{self, Key};
+use crate::coordinator::transaction;
+use crate::coordinator::transaction::metadata::Metadata;
 use crate::handlers::broker::Broker;
 use crate::handlers::located::Located;
 use crate::handlers::token::{self, Kind};
 use crate::io::{Completion, Io, Op, Outcome, Token};
 use crate::model::batch;
-use crate::model::id::{Offset, PartitionIndex};
+use crate::model::id::{Offset, PartitionIndex, ProducerId};
 use crate::model::limits::{COORDINATOR_LOAD_COUNT_MAX, COORDINATOR_LOAD_SIZE_BYTES, RECORDS_SIZE_BYTES_MAX};
+use crate::model::marker::EndTransactionMarker;
 use crate::model::records::{Records, section};
 use crate::protocol::Topic;
 use crate::protocol::error::ErrorCode;
 use crate::storage::{Range, ReadError, ReadRequest, ReadStep, ReadTask, UpTo};
+
+/// Set in the token of a read of the transactions' topic: no topic has so many partitions.
+const TRANSACTIONS_BIT: u32 = 1 << 31;
 
 /// A partition that is being read.
 pub(super) struct Load {
@@ -37,8 +43,11 @@ pub(super) struct Load {
     /// What is left of a chunk's ranges, and the bytes before them.
     ranges: VecDeque<Range>,
     bytes: Vec<u8>,
+    host: Host,
     offsets: Offsets,
+    transactional: TransactionalOffsets,
     groups: BTreeMap<String, GroupSnapshot>,
+    transactions: BTreeMap<String, Metadata>,
     record_count: u64,
     size_bytes: u64,
     unknown_count: u64,
@@ -75,8 +84,8 @@ impl<I: Io> Broker<I> {
         }
     }
 
-    fn begin_load(&mut self, index: PartitionIndex) {
-        let Located::Here(slot) = self.locate(Topic::Name(OFFSETS_TOPIC), index) else {
+    fn begin_load(&mut self, index: Place) {
+        let Located::Here(slot) = self.locate(Topic::Name(index.host.topic()), index.index) else {
             return self.fail_coordinator(index, ErrorCode::NotCoordinator);
         };
         let log = &self.partitions.get_mut(slot).log;
@@ -90,8 +99,11 @@ impl<I: Io> Broker<I> {
             task: None,
             ranges: VecDeque::new(),
             bytes: Vec::new(),
+            host: index.host,
             offsets: Offsets::default(),
+            transactional: TransactionalOffsets::default(),
             groups: BTreeMap::new(),
+            transactions: BTreeMap::new(),
             record_count: 0,
             size_bytes: 0,
             unknown_count: 0,
@@ -103,12 +115,12 @@ impl<I: Io> Broker<I> {
     }
 
     /// Reads the next chunk.
-    fn load_chunk(&mut self, index: PartitionIndex) {
+    fn load_chunk(&mut self, index: Place) {
         let Some(mut load) = self.take_load(index) else { return };
         if load.next >= load.end {
             return self.loaded(index, load);
         }
-        let Located::Here(slot) = self.locate(Topic::Name(OFFSETS_TOPIC), index) else {
+        let Located::Here(slot) = self.locate(Topic::Name(index.host.topic()), index.index) else {
             return self.fail_coordinator(index, ErrorCode::NotCoordinator);
         };
         let request = ReadRequest {
@@ -125,14 +137,15 @@ impl<I: Io> Broker<I> {
 
     /// A read of a load has completed.
     pub(in crate::handlers) fn load_completed(&mut self, index: u32, generation: u16, completion: Completion) {
-        let index = PartitionIndex(index as i32);
-        if generation != self.coordinator.generation {
+        let host = if index & TRANSACTIONS_BIT == 0 { Host::Groups } else { Host::Transactions };
+        let index = Place { host, index: PartitionIndex((index & !TRANSACTIONS_BIT) as i32) };
+        if generation != self.coordinator.generations[host as usize] {
             return;
         }
         let Some(mut load) = self.take_load(index) else { return };
         let step = match load.task.take() {
             Some(task) => {
-                let Located::Here(slot) = self.locate(Topic::Name(OFFSETS_TOPIC), index) else {
+                let Located::Here(slot) = self.locate(Topic::Name(index.host.topic()), index.index) else {
                     return self.fail_coordinator(index, ErrorCode::NotCoordinator);
                 };
                 let log = &mut self.partitions.get_mut(slot).log;
@@ -154,7 +167,7 @@ impl<I: Io> Broker<I> {
         self.go_on_with(index, load, step);
     }
 
-    fn go_on_with(&mut self, index: PartitionIndex, mut load: Box<Load>, mut step: Step) {
+    fn go_on_with(&mut self, index: Place, mut load: Box<Load>, mut step: Step) {
         if let Step::Ready = step {
             let token = self.load_token(index);
             step = load.gather(&mut self.io, token);
@@ -166,7 +179,12 @@ impl<I: Io> Broker<I> {
         }
         match step {
             Step::Failed(cause) => {
-                tracing::error!(partition = index.0, cause, "the offsets topic cannot be read: no coordinator");
+                tracing::error!(
+                    partition = index.index.0,
+                    topic = index.host.topic(),
+                    cause,
+                    "it cannot be read: no coordinator"
+                );
                 return self.fail_coordinator(index, ErrorCode::NotCoordinator);
             }
             Step::Later => {
@@ -179,23 +197,30 @@ impl<I: Io> Broker<I> {
         self.coordinator.partitions.get_mut(&index).expect("it was there").load = Some(load);
     }
 
-    fn loaded(&mut self, index: PartitionIndex, load: Box<Load>) {
+    fn loaded(&mut self, index: Place, load: Box<Load>) {
         self.coordinator.reading.remove(&index);
         let hosted = self.coordinator.partitions.get_mut(&index).expect("it was being read");
         hosted.state = HostState::Active;
         hosted.offsets = load.offsets;
+        hosted.transactional = load.transactional;
         tracing::info!(
-            partition = index.0,
+            partition = index.index.0,
             records = load.record_count,
             bytes = load.size_bytes,
             unknown = load.unknown_count,
             offsets = hosted.offsets.count(),
             groups = load.groups.len(),
+            transactional_ids = load.transactions.len(),
             took_ms = self.now.monotonic.since(load.begun_at).as_millis() as u64,
-            "group coordinator loaded"
+            "coordinator loaded"
         );
-        self.begin_groups(index, load.groups);
-        self.forget_unknown(index);
+        match index.host {
+            Host::Groups => {
+                self.begin_groups(index, load.groups);
+                self.forget_unknown(index);
+            }
+            Host::Transactions => self.begin_transactions(index, load.transactions),
+        }
         if !self.coordinator.unread.is_empty() {
             self.coordinate_soon();
         }
@@ -207,12 +232,14 @@ impl<I: Io> Broker<I> {
         host.readable.append(&mut host.paused);
     }
 
-    fn take_load(&mut self, index: PartitionIndex) -> Option<Box<Load>> {
+    fn take_load(&mut self, index: Place) -> Option<Box<Load>> {
         self.coordinator.partitions.get_mut(&index)?.load.take()
     }
 
-    fn load_token(&self, index: PartitionIndex) -> Token {
-        token::base(Kind::Coordinator, index.0 as u32, self.coordinator.generation)
+    fn load_token(&self, index: Place) -> Token {
+        let bit = if index.host == Host::Transactions { TRANSACTIONS_BIT } else { 0 };
+        let generation = self.coordinator.generations[index.host as usize];
+        token::base(Kind::Coordinator, index.index.0 as u32 | bit, generation)
     }
 }
 
@@ -260,10 +287,13 @@ impl Load {
                 return Step::Failed(format!("the batch at offset {}: {error}", header.base_offset));
             }
             self.next = header.next_offset();
-            // Control batches end transactions, of which there are none yet.
-            if header.attributes.is_control() || header.attributes.is_transactional() {
+            if header.attributes.is_control() {
+                if let Some(marker) = EndTransactionMarker::of_batch(&header, batch) {
+                    self.transactional.end(header.producer_id, marker.commits, &mut self.offsets);
+                }
                 continue;
             }
+            let producer = header.attributes.is_transactional().then_some(header.producer_id);
             let records = match section(&header, batch, RECORDS_SIZE_BYTES_MAX) {
                 Ok(records) => records,
                 Err(error) => return Step::Failed(format!("the records at offset {}: {error}", header.base_offset)),
@@ -273,7 +303,7 @@ impl Load {
                     return Step::Failed(format!("the records at offset {} are broken", header.base_offset));
                 };
                 self.record_count += 1;
-                if !self.take_record(record.key.unwrap_or_default(), record.value) {
+                if !self.take_record(producer, record.key.unwrap_or_default(), record.value) {
                     self.unknown_count += 1;
                 }
             }
@@ -283,15 +313,39 @@ impl Load {
     }
 
     /// Takes one record. False if it is not one that is known.
-    fn take_record(&mut self, key: &[u8], value: Option<&[u8]>) -> bool {
+    fn take_record(&mut self, producer: Option<ProducerId>, key: &[u8], value: Option<&[u8]>) -> bool {
+        match self.host {
+            Host::Groups => self.take_group_record(producer, key, value),
+            Host::Transactions => self.take_transaction_record(key, value),
+        }
+    }
+
+    fn take_transaction_record(&mut self, key: &[u8], value: Option<&[u8]>) -> bool {
+        let Ok(Some(id)) = transaction::records::decode_key(key) else { return false };
+        match value.map(transaction::records::decode_value) {
+            None => drop(self.transactions.remove(&id)),
+            Some(Ok(Some(metadata))) => drop(self.transactions.insert(id, metadata)),
+            Some(Ok(None) | Err(_)) => return false,
+        }
+        true
+    }
+
+    fn take_group_record(&mut self, producer: Option<ProducerId>, key: &[u8], value: Option<&[u8]>) -> bool {
         match (records::decode_key(key), value) {
             (Ok(Key::Offset { group, topic, partition }), None) => {
                 self.offsets.remove(&group, &topic, partition);
+                self.transactional.forget(&group, &topic, partition);
                 true
             }
             (Ok(Key::Offset { group, topic, partition }), Some(value)) => match records::decode_offset(value) {
                 Ok(Some(committed)) => {
-                    self.offsets.put(&group, &topic, partition, committed);
+                    match producer {
+                        Some(producer) => self.transactional.put(producer, &group, &topic, partition, committed),
+                        None => {
+                            self.transactional.supersede(&group, &topic, partition);
+                            self.offsets.put(&group, &topic, partition, committed);
+                        }
+                    }
                     true
                 }
                 Ok(None) | Err(_) => false,

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::append::Continuation;
-use super::{HostState, Hosted};
+use super::{Host, HostState, Hosted, Place};
 use crate::base::time::Monotonic;
 use crate::coordinator::group::event::{Context, Effect, Settings, Written};
 use crate::coordinator::group::groups::{Groups, Room};
@@ -19,7 +19,6 @@ use crate::handlers::deadlines::Deadline;
 use crate::handlers::errors;
 use crate::io::Io;
 use crate::model::configs::BrokerConfig;
-use crate::model::id::PartitionIndex;
 use crate::model::limits::{SHARD_GROUP_COUNT_MAX, SHARD_GROUPS_SIZE_BYTES_MAX};
 use crate::protocol::error::ErrorCode;
 
@@ -28,7 +27,7 @@ impl<I: Io> Broker<I> {
     /// coordinator here.
     pub(super) fn with_groups<R>(
         &mut self,
-        index: PartitionIndex,
+        index: Place,
         event: impl FnOnce(&mut Groups<Call>, &mut Context<'_, Call>) -> R,
     ) -> Option<R> {
         let settings = settings(&self.options.config);
@@ -52,7 +51,7 @@ impl<I: Io> Broker<I> {
     }
 
     /// The record of a group is durable, or was refused.
-    pub(super) fn group_written(&mut self, index: PartitionIndex, written: &Written, result: Result<(), ErrorCode>) {
+    pub(super) fn group_written(&mut self, index: Place, written: &Written, result: Result<(), ErrorCode>) {
         if let Err(error) = result {
             tracing::warn!(group = %written.group_id, error = error.name(), "the group could not be written");
         }
@@ -61,7 +60,7 @@ impl<I: Io> Broker<I> {
     }
 
     /// A partition was read: these are its groups.
-    pub(super) fn begin_groups(&mut self, index: PartitionIndex, snapshots: BTreeMap<String, GroupSnapshot>) {
+    pub(super) fn begin_groups(&mut self, index: Place, snapshots: BTreeMap<String, GroupSnapshot>) {
         self.with_groups(index, |groups, context| {
             for (group_id, snapshot) in snapshots {
                 groups.restore(&group_id, Some(snapshot));
@@ -71,7 +70,7 @@ impl<I: Io> Broker<I> {
     }
 
     /// A partition has no coordinator here any more: whoever waits for one of its groups is told.
-    pub(super) fn end_groups(&mut self, index: PartitionIndex, error: ErrorCode) {
+    pub(super) fn end_groups(&mut self, index: Place, error: ErrorCode) {
         let error = errors::to_group(error);
         self.with_groups(index, |groups, context| groups.unload(error, context));
     }
@@ -96,7 +95,7 @@ impl<I: Io> Broker<I> {
         // What is due next is entered once, for all.
         self.coordinator.groups_due = Some(now);
         let is_due = |hosted: &Hosted| hosted.groups.next_deadline().is_some_and(|at| at <= now);
-        let due: Vec<PartitionIndex> =
+        let due: Vec<Place> =
             self.coordinator.partitions().filter(|(_, hosted)| is_due(hosted)).map(|(index, _)| index).collect();
         for index in due {
             self.with_groups(index, |groups, context| groups.tick(context));
@@ -119,14 +118,16 @@ impl<I: Io> Broker<I> {
 
     /// The partition whose coordinator, which is here and active, a group has; else why not, with what Kafka checks
     /// before it looks.
-    pub(super) fn coordinator_of_group(&self, group_id: &str) -> Result<PartitionIndex, ErrorCode> {
+    pub(super) fn coordinator_of_group(&self, group_id: &str) -> Result<Place, ErrorCode> {
         crate::coordinator::group::groups::check_group_id(group_id).map_err(|error| errors::of_group(&error))?;
         self.coordinator_of(group_id)
     }
 
     /// Group ids that partitions hold which are led here, or why they are not known yet.
     pub(super) fn check_loaded(&self) -> Result<(), ErrorCode> {
-        let is_loading = self.coordinator.partitions().any(|(_, hosted)| hosted.state == HostState::Loading);
+        let hosts = self.coordinator.partitions.iter();
+        let mut states = hosts.filter(|(index, _)| index.host == Host::Groups).map(|(_, hosted)| hosted.state);
+        let is_loading = states.any(|state| state == HostState::Loading);
         if is_loading { Err(ErrorCode::CoordinatorLoadInProgress) } else { Ok(()) }
     }
 }

@@ -1,4 +1,5 @@
-//! The group coordinators of this shard: one for each partition of `__consumer_offsets` that it leads.
+//! The coordinators of this shard: of groups, one for each partition of `__consumer_offsets` that it leads, and of
+//! transactions, one for each of `__transaction_state`.
 //!
 //! | file | its one job |
 //! |---|---|
@@ -12,6 +13,10 @@
 //! | [`membership`] | the groups' state machines: their events, effects and deadlines |
 //! | [`join_group`], [`sync_group`], [`heartbeat`], [`leave_group`] | the requests of members |
 //! | [`describe_groups`], [`list_groups`], [`delete_groups`] | the requests of operators, and the end of groups |
+//! | [`transactions`] | the transactional ids' state machine: its events, effects and deadlines |
+//! | [`init_transaction`], [`add_to_txn`], [`end_txn`] | the requests of transactional producers |
+//! | [`txn_offsets`] | offsets that are committed in transactions |
+//! | [`describe_transactions`] | the requests of operators about transactions |
 //!
 //! A partition is [`Loading`](HostState::Loading) until its log was read, then [`Active`](HostState::Active). It
 //! appends through its own log like a Produce does, with the same acknowledgement; it never goes over a socket.
@@ -22,13 +27,17 @@
 //! - A write either follows all of its course or is refused and changes nothing in memory. Refused after it was
 //!   appended (the log went offline) it may be found at the next start, as with any Kafka broker.
 
+mod add_to_txn;
 pub(super) mod append;
 mod delete_groups;
 mod describe_groups;
+mod describe_transactions;
+mod end_txn;
 mod expiry;
 mod find;
 mod forget;
 mod heartbeat;
+mod init_transaction;
 mod join_group;
 mod leave_group;
 mod list_groups;
@@ -39,6 +48,8 @@ mod offset_delete;
 mod offset_fetch;
 mod standing;
 mod sync_group;
+pub(super) mod transactions;
+pub(super) mod txn_offsets;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -46,18 +57,21 @@ use std::sync::Arc;
 use super::broker::Broker;
 use super::call::Call;
 use crate::base::time::Monotonic;
-use crate::coordinator::OFFSETS_TOPIC;
 use crate::coordinator::group::Groups;
 use crate::coordinator::offsets::Offsets;
-use crate::coordinator::partition_of;
+use crate::coordinator::offsets::transactional::TransactionalOffsets;
+use crate::coordinator::transaction::Transactions;
+use crate::coordinator::{OFFSETS_TOPIC, TRANSACTIONS_TOPIC, partition_of};
 use crate::io::Io;
 use crate::model::id::{PartitionIndex, TopicId, TopicIdPartition};
 use crate::protocol::error::ErrorCode;
+use add_to_txn::BatchedAdd;
 use append::{Continuation, Queued, Waiting};
 use delete_groups::Deletion;
 use forget::{Clearing, Unwritten};
 use load::Load;
 use offset_commit::PendingCommits;
+use transactions::TransactionTicket;
 
 /// Where the coordinator of a partition is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,13 +84,45 @@ pub(super) enum HostState {
     Failed,
 }
 
-/// The coordinator of one partition.
+/// What is coordinated in a topic's partitions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Host {
+    /// Groups and their offsets.
+    Groups = 0,
+    /// Transactional ids.
+    Transactions = 1,
+}
+
+impl Host {
+    const ALL: [Host; 2] = [Host::Groups, Host::Transactions];
+
+    /// The topic.
+    pub fn topic(self) -> &'static str {
+        match self {
+            Host::Groups => OFFSETS_TOPIC,
+            Host::Transactions => TRANSACTIONS_TOPIC,
+        }
+    }
+}
+
+/// One of the partitions that coordinators are for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(in crate::handlers) struct Place {
+    pub(super) host: Host,
+    pub(super) index: PartitionIndex,
+}
+
+/// The coordinator of one partition. Of groups and offsets, or of transactional ids: the other is empty.
 pub(super) struct Hosted {
     pub state: HostState,
     /// What groups have committed, as far as it is durable.
     pub offsets: Offsets,
+    /// Offsets of transactions that are not decided yet, as far as they are durable.
+    pub transactional: TransactionalOffsets,
     /// Who is a member of which group.
     pub groups: Groups<Call>,
+    /// Transactional ids.
+    pub transactions: Transactions<TransactionTicket>,
     load: Option<Box<Load>>,
     /// Writes that are not in the log yet.
     queued: VecDeque<Queued>,
@@ -90,31 +136,39 @@ pub(super) struct Hosted {
 /// The coordinators of a shard.
 #[derive(Default)]
 pub struct CoordinatorHost {
-    /// The topic whose partitions these are: another one of the same name is another life.
-    topic: Option<TopicId>,
-    partitions: BTreeMap<PartitionIndex, Hosted>,
+    /// The topics whose partitions these are: another one of the same name is another life.
+    topics: [Option<TopicId>; 2],
+    partitions: BTreeMap<Place, Hosted>,
     /// Partitions with writes that can be tried.
-    ready: BTreeSet<PartitionIndex>,
+    ready: BTreeSet<Place>,
     /// Partitions with writes that the log was not ready for.
-    stuck: BTreeSet<PartitionIndex>,
+    stuck: BTreeSet<Place>,
     /// Partitions that are to be read, in order, and those of them that can go on at once.
-    unread: VecDeque<PartitionIndex>,
-    reading: BTreeSet<PartitionIndex>,
-    readable: BTreeSet<PartitionIndex>,
+    unread: VecDeque<Place>,
+    reading: BTreeSet<Place>,
+    readable: BTreeSet<Place>,
     /// Those that found no memory.
-    paused: BTreeSet<PartitionIndex>,
-    /// Which life of the topic the tokens of reads belong to.
-    generation: u16,
+    paused: BTreeSet<Place>,
+    /// Which life of each topic the tokens of reads belong to.
+    generations: [u16; 2],
     /// Partitions that are still to be looked at for expired offsets, and when the last look began.
-    unexpired: VecDeque<PartitionIndex>,
+    unexpired: VecDeque<Place>,
     expired_at: Monotonic,
     /// When groups are to be looked at, as the shard's deadlines know.
     groups_due: Option<Monotonic>,
     /// DeleteGroups requests that are not answered yet, by number.
     deletions: BTreeMap<u64, Deletion>,
     deletion_count: u64,
+    /// AddPartitionsToTxn requests of several transactions that are not answered yet, by number.
+    batched_adds: BTreeMap<u64, BatchedAdd>,
+    batched_add_count: u64,
     /// Deleted topics of which offsets are still to be forgotten.
     clearing: BTreeMap<TopicId, Clearing>,
+    /// When transactions were last looked at: for time-outs, and for ids to be forgotten.
+    timed_out_at: Monotonic,
+    ids_expired_at: Monotonic,
+    /// When markers that were refused are sent again.
+    markers_due: Option<Monotonic>,
 }
 
 impl Hosted {
@@ -122,7 +176,9 @@ impl Hosted {
         Hosted {
             state,
             offsets: Offsets::default(),
+            transactional: TransactionalOffsets::default(),
             groups: Groups::default(),
+            transactions: Transactions::default(),
             load: None,
             queued: VecDeque::new(),
             queued_size_bytes: 0,
@@ -158,12 +214,12 @@ impl Hosted {
 
 impl CoordinatorHost {
     /// Every partition that has its coordinator here, in order: for requests about all groups of a broker.
-    fn partitions(&self) -> impl Iterator<Item = (PartitionIndex, &Hosted)> {
+    fn partitions(&self) -> impl Iterator<Item = (Place, &Hosted)> {
         self.partitions.iter().map(|(index, hosted)| (*index, hosted))
     }
 
     /// The coordinator of a partition that [`Broker::coordinator_of`] has named.
-    pub(super) fn hosted(&self, index: PartitionIndex) -> Option<&Hosted> {
+    pub(super) fn hosted(&self, index: Place) -> Option<&Hosted> {
         self.partitions.get(&index)
     }
 
@@ -174,35 +230,50 @@ impl CoordinatorHost {
 
     /// About what the committed offsets of the shard take in memory.
     pub(super) fn offsets_size_bytes(&self) -> usize {
-        self.partitions.values().map(|hosted| hosted.offsets.size_bytes()).sum()
+        self.partitions.values().map(|hosted| hosted.offsets.size_bytes() + hosted.transactional.size_bytes()).sum()
     }
 }
 
 impl<I: Io> Broker<I> {
     /// The partition whose coordinator, which is here and active, a group has; else why not.
-    pub(super) fn coordinator_of(&self, group: &str) -> Result<PartitionIndex, ErrorCode> {
-        let topic = self.image.topic_by_name(OFFSETS_TOPIC).ok_or(ErrorCode::NotCoordinator)?;
-        let index = PartitionIndex(partition_of(group, topic.partition_count));
+    pub(super) fn coordinator_of(&self, group: &str) -> Result<Place, ErrorCode> {
+        self.coordinator_in(Host::Groups, group)
+    }
+
+    /// The same for a transactional id.
+    pub(super) fn coordinator_of_transaction(&self, transactional_id: &str) -> Result<Place, ErrorCode> {
+        self.coordinator_in(Host::Transactions, transactional_id)
+    }
+
+    fn coordinator_in(&self, host: Host, id: &str) -> Result<Place, ErrorCode> {
+        let topic = self.image.topic_by_name(host.topic()).ok_or(ErrorCode::NotCoordinator)?;
+        let index = Place { host, index: PartitionIndex(partition_of(id, topic.partition_count)) };
         let hosted = self.coordinator.hosted(index).ok_or(ErrorCode::NotCoordinator)?;
         hosted.check_active().map(|()| index)
     }
 
     /// The metadata has changed: coordinators of partitions that are led here come and go.
     pub(super) fn open_coordinators(&mut self) {
+        for host in Host::ALL {
+            self.open_coordinators_of(host);
+        }
+    }
+
+    fn open_coordinators_of(&mut self, host: Host) {
         let image = Arc::clone(&self.image);
-        let topic = image.topic_by_name(OFFSETS_TOPIC);
-        if self.coordinator.topic != topic.map(|topic| topic.id) {
-            self.close_coordinators();
-            self.coordinator.topic = topic.map(|topic| topic.id);
+        let topic = image.topic_by_name(host.topic());
+        if self.coordinator.topics[host as usize] != topic.map(|topic| topic.id) {
+            self.close_coordinators(host);
+            self.coordinator.topics[host as usize] = topic.map(|topic| topic.id);
         }
         let Some(topic) = topic else { return };
         // Usually nothing has changed, and images come often.
-        let led = topic.partitions().filter(|index| !self.coordinator.partitions.contains_key(index));
-        let led: Vec<PartitionIndex> =
-            led.filter(|index| image.leader(topic, *index) == Some(self.broker_id())).collect();
+        let led = topic.partitions().map(|index| Place { host, index });
+        let led = led.filter(|index| !self.coordinator.partitions.contains_key(index));
+        let led: Vec<Place> = led.filter(|place| image.leader(topic, place.index) == Some(self.broker_id())).collect();
         for index in led {
             // What has no directory has no record either.
-            let state = if topic.is_materialized(index) { HostState::Loading } else { HostState::Active };
+            let state = if topic.is_materialized(index.index) { HostState::Loading } else { HostState::Active };
             self.coordinator.partitions.insert(index, Hosted::new(state));
             if state == HostState::Loading {
                 self.coordinator.unread.push_back(index);
@@ -210,36 +281,38 @@ impl<I: Io> Broker<I> {
         }
     }
 
-    /// The offsets topic is gone: what waits is refused.
-    fn close_coordinators(&mut self) {
-        let indexes: Vec<PartitionIndex> = self.coordinator.partitions.keys().copied().collect();
-        for index in indexes {
+    /// The topic is gone: what waits is refused.
+    fn close_coordinators(&mut self, of: Host) {
+        let indexes = self.coordinator.partitions.keys().copied().filter(|index| index.host == of);
+        for index in indexes.collect::<Vec<_>>() {
             self.fail_coordinator(index, ErrorCode::NotCoordinator);
         }
+        let stays = |index: &Place| index.host != of;
         let host = &mut self.coordinator;
-        host.partitions.clear();
-        host.unread.clear();
-        host.reading.clear();
-        host.readable.clear();
-        host.paused.clear();
-        host.ready.clear();
-        host.stuck.clear();
-        host.unexpired.clear();
-        host.generation = host.generation.wrapping_add(1);
+        host.partitions.retain(|index, _| stays(index));
+        host.unread.retain(stays);
+        host.reading.retain(stays);
+        host.readable.retain(stays);
+        host.paused.retain(stays);
+        host.ready.retain(stays);
+        host.stuck.retain(stays);
+        host.unexpired.retain(stays);
+        host.generations[of as usize] = host.generations[of as usize].wrapping_add(1);
     }
 
     /// The log in `slot` has told something: what it means to the coordinator of its partition, if it has one.
-    pub(super) fn coordinated(&self, id: TopicIdPartition) -> Option<PartitionIndex> {
-        let is_hosted =
-            self.coordinator.topic == Some(id.topic) && self.coordinator.partitions.contains_key(&id.partition);
-        is_hosted.then_some(id.partition)
+    pub(super) fn coordinated(&self, id: TopicIdPartition) -> Option<Place> {
+        let host = Host::ALL.into_iter().find(|host| self.coordinator.topics[*host as usize] == Some(id.topic))?;
+        let place = Place { host, index: id.partition };
+        self.coordinator.partitions.contains_key(&place).then_some(place)
     }
 
     /// The coordinator of a partition ends: what waits there is refused, what it knew is forgotten.
-    pub(super) fn fail_coordinator(&mut self, index: PartitionIndex, error: ErrorCode) {
+    pub(super) fn fail_coordinator(&mut self, index: Place, error: ErrorCode) {
         let Some(hosted) = self.coordinator.partitions.get_mut(&index) else { return };
         hosted.state = HostState::Failed;
         hosted.offsets = Offsets::default();
+        hosted.transactional = TransactionalOffsets::default();
         hosted.load = None;
         hosted.queued_size_bytes = 0;
         hosted.unwritten.clear();
@@ -249,6 +322,7 @@ impl<I: Io> Broker<I> {
         self.coordinator.readable.remove(&index);
         self.coordinator.paused.remove(&index);
         self.end_groups(index, error);
+        self.end_transactions(index, error);
         for then in waiting.into_iter().chain(queued) {
             self.follow(index, then, Err(error));
         }
@@ -259,6 +333,7 @@ impl<I: Io> Broker<I> {
     pub(super) fn coordinate(&mut self) {
         self.go_on_loading();
         self.tick_groups();
+        self.resend_markers();
         // What follows a write may write again, which in mode `memory` follows at once.
         const ROUND_COUNT_MAX: usize = 8;
         for _ in 0..ROUND_COUNT_MAX {
@@ -278,5 +353,6 @@ impl<I: Io> Broker<I> {
         self.refuse_late_writes();
         self.write_unwritten();
         self.expire_offsets();
+        self.tend_transactions();
     }
 }

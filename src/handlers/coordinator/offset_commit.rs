@@ -10,11 +10,13 @@ use kafka_protocol::messages::offset_commit_request::OffsetCommitRequestTopic;
 use kafka_protocol::messages::offset_commit_response::{OffsetCommitResponsePartition, OffsetCommitResponseTopic};
 use kafka_protocol::messages::{OffsetCommitRequest, OffsetCommitResponse, TopicName};
 
-use super::append::Continuation;
+use super::Place;
+use super::append::{Batch, Continuation};
 use crate::base::time::Timestamp;
 use crate::controller::image::TopicImage;
 use crate::coordinator::offsets::CommittedOffset;
 use crate::coordinator::records::{Record, TEXT_SIZE_BYTES_MAX};
+use crate::coordinator::transaction::event::Producer;
 use crate::handlers::broker::Broker;
 use crate::handlers::call::Call;
 use crate::io::Io;
@@ -39,6 +41,8 @@ struct Change {
 pub(in crate::handlers) struct Commit {
     call: Call,
     group: Box<str>,
+    /// The transaction that it is part of.
+    transaction: Option<Producer>,
     /// The answer if all goes well.
     topics: Vec<OffsetCommitResponseTopic>,
     changes: Vec<Change>,
@@ -51,22 +55,30 @@ impl Commit {
     }
 
     /// Everything that was not refused is, with `error`.
-    fn refuse(mut self, error: ErrorCode) -> (Call, OffsetCommitResponse) {
+    fn refuse(mut self, error: ErrorCode) -> Commit {
         let partitions = self.topics.iter_mut().flat_map(|topic| &mut topic.partitions);
         let accepted = partitions.filter(|partition| partition.error_code == ErrorCode::None.code());
         accepted.for_each(|partition| partition.error_code = error.code());
-        (self.call, OffsetCommitResponse::default().with_topics(self.topics))
+        self
     }
 }
 
 impl<I: Io> Broker<I> {
     /// Takes an OffsetCommit in.
     pub(in crate::handlers) fn offset_commit(&mut self, call: Call, request: OffsetCommitRequest) {
+        self.commit_offsets(call, &request, None);
+    }
+
+    /// Commits offsets, in a transaction or outside of one. A request in a transaction has been put into the form of one
+    /// that is not, of a version that names topics.
+    pub(super) fn commit_offsets(&mut self, call: Call, request: &OffsetCommitRequest, transaction: Option<Producer>) {
         let group: Box<str> = (&**request.group_id).into();
-        let mut commit = Commit { call, group, topics: Vec::new(), changes: Vec::new() };
+        let is_by_id = transaction.is_none() && call.version >= BY_ID_FROM;
+        let version = if transaction.is_some() { BY_ID_FROM - 1 } else { call.version };
+        let mut commit = Commit { call, group, transaction, topics: Vec::new(), changes: Vec::new() };
         let mut known = Vec::with_capacity(request.topics.len());
         for topic in &request.topics {
-            let found = self.topic_to_commit(call.version, topic);
+            let found = self.topic_to_commit(version, topic);
             let partitions = topic.partitions.iter().map(|asked| {
                 let error = match &found {
                     Ok(found) if found.has(PartitionIndex(asked.partition_index)) => ErrorCode::None,
@@ -78,7 +90,7 @@ impl<I: Io> Broker<I> {
                     .with_error_code(error.code())
             });
             let mut answer = OffsetCommitResponseTopic::default().with_partitions(partitions.collect());
-            if call.version >= BY_ID_FROM {
+            if is_by_id {
                 answer.topic_id = id_in_name(&topic.name).0;
             } else {
                 answer.name = topic.name.clone();
@@ -88,27 +100,28 @@ impl<I: Io> Broker<I> {
         }
         let is_accepted = |topic: &OffsetCommitResponseTopic| topic.partitions.iter().any(|p| p.error_code == 0);
         if !commit.topics.iter().any(is_accepted) {
-            return self.reply(call, &OffsetCommitResponse::default().with_topics(commit.topics));
+            return self.answer_commit(commit);
         }
         let checked = self.coordinator_of(&commit.group).and_then(|index| {
             let generation = request.generation_id_or_member_epoch;
             let instance = request.group_instance_id.as_deref();
-            self.check_commit(index, &commit.group, &request.member_id, instance, generation, call.version)?;
+            let member = &request.member_id;
+            let is_transactional = transaction.is_some();
+            self.check_commit(index, &commit.group, member, instance, generation, version, is_transactional)?;
+            self.check_offsets_producer(index, transaction)?;
             Ok(index)
         });
         let index = match checked {
             Ok(index) => index,
-            Err(error) => {
-                let (call, response) = commit.refuse(error);
-                return self.reply(call, &response);
-            }
+            Err(error) => return self.answer_commit(commit.refuse(error)),
         };
-        self.take_changes(index, &mut commit, &request, known);
+        self.take_changes(index, &mut commit, request, known);
         let records: Vec<Record> = commit.changes.iter().map(|change| record_of(&commit.group, change)).collect();
         if records.is_empty() {
-            return self.reply(call, &OffsetCommitResponse::default().with_topics(commit.topics));
+            return self.answer_commit(commit);
         }
-        self.coordinator_append(index, records, Continuation::OffsetCommit(Box::new(commit)));
+        let batch = transaction.map_or(Batch::Plain, |(producer, epoch)| Batch::Transactional(producer, epoch));
+        self.coordinator_append_as(index, batch, records, Continuation::OffsetCommit(Box::new(commit)));
     }
 
     /// The topic that offsets are committed for. Not one whose name is still that of a deleted topic: its offsets
@@ -128,7 +141,7 @@ impl<I: Io> Broker<I> {
     /// Turns what was accepted so far into changes; refuses what is too large.
     fn take_changes(
         &mut self,
-        index: PartitionIndex,
+        index: Place,
         commit: &mut Commit,
         request: &OffsetCommitRequest,
         known: Vec<Option<Arc<TopicImage>>>,
@@ -177,21 +190,39 @@ impl<I: Io> Broker<I> {
     }
 
     /// The offsets are durable, or were refused.
-    pub(super) fn offsets_committed(&mut self, index: PartitionIndex, commit: Commit, result: Result<(), ErrorCode>) {
+    pub(super) fn offsets_committed(&mut self, index: Place, commit: Commit, result: Result<(), ErrorCode>) {
         if let Err(error) = result {
-            let (call, response) = commit.refuse(error);
-            return self.reply(call, &response);
+            return self.answer_commit(commit.refuse(error));
         }
+        let mut commit = commit;
         let image = Arc::clone(&self.image);
         if let Some(hosted) = self.coordinator.partitions.get_mut(&index) {
-            for change in commit.changes {
+            let (group, transaction) = (&commit.group, commit.transaction);
+            for change in std::mem::take(&mut commit.changes) {
                 // Its tombstone follows if the topic was deleted meanwhile.
-                if image.topic(change.topic_id).is_some() {
-                    hosted.offsets.put(&commit.group, &change.topic, change.partition, change.committed);
+                if image.topic(change.topic_id).is_none() {
+                    continue;
+                }
+                let (topic, partition) = (&change.topic, change.partition);
+                match transaction {
+                    Some((producer, _)) => {
+                        hosted.transactional.put(producer, group, topic, partition, change.committed);
+                    }
+                    None => {
+                        hosted.transactional.supersede(group, topic, partition);
+                        hosted.offsets.put(group, topic, partition, change.committed);
+                    }
                 }
             }
         }
-        self.reply(commit.call, &OffsetCommitResponse::default().with_topics(commit.topics));
+        self.answer_commit(commit);
+    }
+
+    fn answer_commit(&mut self, commit: Commit) {
+        match commit.transaction {
+            Some(_) => self.answer_txn_offset_commit(commit.call, commit.topics),
+            None => self.reply(commit.call, &OffsetCommitResponse::default().with_topics(commit.topics)),
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 use kafka_protocol::messages::offset_delete_response::{OffsetDeleteResponsePartition, OffsetDeleteResponseTopic};
 use kafka_protocol::messages::{OffsetDeleteRequest, OffsetDeleteResponse};
 
+use super::Place;
 use super::append::Continuation;
 use crate::coordinator::records::Record;
 use crate::handlers::broker::Broker;
@@ -54,6 +55,7 @@ impl<I: Io> Broker<I> {
                     Some(_) => ErrorCode::None,
                 };
                 let is_known = hosted.offsets.get(&delete.group, &topic.name, partition).is_some()
+                    || hosted.transactional.is_unstable(&delete.group, &topic.name, partition)
                     || pending.iter().any(|(name, index)| **name == **topic.name && *index == partition);
                 if error.is_none() && is_known {
                     delete.keys.push(((&**topic.name).into(), partition));
@@ -77,13 +79,14 @@ impl<I: Io> Broker<I> {
     }
 
     /// The tombstones are durable, or were refused.
-    pub(super) fn offsets_deleted(&mut self, index: PartitionIndex, delete: Delete, result: Result<(), ErrorCode>) {
+    pub(super) fn offsets_deleted(&mut self, index: Place, delete: Delete, result: Result<(), ErrorCode>) {
         let response = match result {
             Err(error) => OffsetDeleteResponse::default().with_error_code(error.code()),
             Ok(()) => {
                 if let Some(hosted) = self.coordinator.partitions.get_mut(&index) {
                     for (topic, partition) in &delete.keys {
                         hosted.offsets.remove(&delete.group, topic, *partition);
+                        hosted.transactional.forget(&delete.group, topic, *partition);
                     }
                 }
                 OffsetDeleteResponse::default().with_topics(delete.topics)

@@ -13,9 +13,9 @@ use kafka_protocol::messages::offset_fetch_response::{
 use kafka_protocol::messages::{OffsetFetchRequest, OffsetFetchResponse, TopicName};
 use kafka_protocol::protocol::StrBytes;
 
-use super::Hosted;
 use super::append::Continuation;
 use super::offset_commit::{BY_ID_FROM, id_in_name};
+use super::{Hosted, Place};
 use crate::coordinator::offsets::{CommittedOffset, GroupOffsets};
 use crate::handlers::broker::Broker;
 use crate::handlers::call::Call;
@@ -35,10 +35,11 @@ const EPOCH_FROM: i16 = 5;
 pub(in crate::handlers) struct Fetch {
     call: Call,
     groups: Vec<OffsetFetchRequestGroup>,
+    require_stable: bool,
     /// Partitions of the offsets topic whose commits are still to be waited for, the next one last.
-    unsettled: Vec<PartitionIndex>,
+    unsettled: Vec<Place>,
     /// Those that refused to be waited for.
-    refused: BTreeMap<PartitionIndex, ErrorCode>,
+    refused: BTreeMap<Place, ErrorCode>,
 }
 
 impl<I: Io> Broker<I> {
@@ -65,7 +66,7 @@ impl<I: Io> Broker<I> {
             unsettled.extend(indexes.filter(|index| self.coordinator.hosted(*index).is_some_and(Hosted::has_writes)));
         }
         let unsettled = unsettled.into_iter().collect();
-        self.wait_for_commits(Fetch { call, groups, unsettled, refused: BTreeMap::new() });
+        self.wait_for_commits(Fetch { call, groups, require_stable, unsettled, refused: BTreeMap::new() });
     }
 
     /// Waits for the commits that are on their way in the next partition, or answers.
@@ -95,7 +96,13 @@ impl<I: Io> Broker<I> {
             });
             let answer = OffsetFetchResponseGroup::default().with_group_id(group.group_id.clone());
             groups.push(match result {
-                Ok(index) => answer.with_topics(self.topics_of(version, index, group)),
+                Ok(index) => {
+                    let mut topics = self.topics_of(version, index, group);
+                    if fetch.require_stable {
+                        self.refuse_unstable(version, index, &group.group_id, &mut topics);
+                    }
+                    answer.with_topics(topics)
+                }
                 Err(error) if version < GROUP_ERROR_FROM => answer.with_topics(refused(group, error)),
                 Err(error) => answer.with_error_code(error.code()),
             });
@@ -124,12 +131,24 @@ impl<I: Io> Broker<I> {
         self.reply(fetch.call, &response);
     }
 
-    fn topics_of(
-        &self,
-        version: i16,
-        index: PartitionIndex,
-        asked: &OffsetFetchRequestGroup,
-    ) -> Vec<OffsetFetchResponseTopics> {
+    /// Offsets that a transaction may still change are not told to who asks for stable ones.
+    fn refuse_unstable(&self, version: i16, index: Place, group: &str, topics: &mut [OffsetFetchResponseTopics]) {
+        let Some(hosted) = self.coordinator.hosted(index) else { return };
+        let waiting = hosted.transactional.of_group(group);
+        for (topic, partition) in waiting {
+            let id = self.image.topic_by_name(&topic).map(|topic| topic.id);
+            let answer = topics.iter_mut().find(|answer| match version {
+                BY_ID_FROM.. => id.is_some_and(|id| answer.topic_id == id.0),
+                _ => **answer.name == *topic,
+            });
+            let partitions = answer.into_iter().flat_map(|answer| &mut answer.partitions);
+            for answer in partitions.filter(|answer| answer.partition_index == partition.0) {
+                *answer = found(version, partition.0, None).with_error_code(ErrorCode::UnstableOffsetCommit.code());
+            }
+        }
+    }
+
+    fn topics_of(&self, version: i16, index: Place, asked: &OffsetFetchRequestGroup) -> Vec<OffsetFetchResponseTopics> {
         let offsets = self.coordinator.hosted(index).and_then(|hosted| hosted.offsets.group(&asked.group_id));
         match &asked.topics {
             None => offsets.map_or(Vec::new(), |offsets| self.all_topics(version, offsets)),

@@ -9,42 +9,49 @@ use crate::coordinator::offsets::RetentionBase;
 use crate::handlers::broker::Broker;
 use crate::handlers::errors;
 use crate::io::Io;
-use crate::model::id::PartitionIndex;
 use crate::protocol::error::ErrorCode;
 
-use super::Hosted;
+use super::{Hosted, Place};
 
 /// From this version on a commit for a group that does not exist is told so.
 const GROUP_NOT_FOUND_FROM: i16 = 9;
 
 impl<I: Io> Broker<I> {
     /// Whether a member, or somebody who claims to be none, may commit offsets for a group whose coordinator is here.
+    #[allow(clippy::too_many_arguments)]
     pub(super) fn check_commit(
         &mut self,
-        index: PartitionIndex,
+        index: Place,
         group: &str,
         member: &str,
         instance: Option<&str>,
         generation: i32,
         version: i16,
+        is_transactional: bool,
     ) -> Result<(), ErrorCode> {
         let now = self.now.monotonic;
         let hosted = self.coordinator.partitions.get_mut(&index).ok_or(ErrorCode::NotCoordinator)?;
-        hosted.groups.check_commit(group, member, instance, generation, now).map_err(|error| match error {
-            GroupError::GroupIdNotFound if version < GROUP_NOT_FOUND_FROM => ErrorCode::IllegalGeneration,
-            error => errors::of_group(&error),
+        hosted.groups.check_commit(group, member, instance, generation, is_transactional, now).map_err(|error| {
+            match error {
+                GroupError::GroupIdNotFound if version < GROUP_NOT_FOUND_FROM || is_transactional => {
+                    ErrorCode::IllegalGeneration
+                }
+                error => errors::of_group(&error),
+            }
         })
     }
 
     /// Whether offsets of a group may be deleted: those of consumers by topic, those of others with members not.
-    pub(super) fn check_offset_delete(&self, index: PartitionIndex, group: &str) -> Result<(), ErrorCode> {
+    pub(super) fn check_offset_delete(&self, index: Place, group: &str) -> Result<(), ErrorCode> {
         let hosted = self.coordinator.hosted(index).ok_or(ErrorCode::NotCoordinator)?;
         match hosted.groups.get(group) {
             Some(known) if known.state == GroupState::Dead => Err(ErrorCode::GroupIdNotFound),
             Some(known) if known.state == GroupState::Empty || known.is_of_consumers() => Ok(()),
             Some(_) => Err(ErrorCode::NonEmptyGroup),
             None => {
-                let is_known = hosted.offsets.group(group).is_some() || hosted.pending_commits().contains_key(group);
+                let is_known = hosted.offsets.group(group).is_some()
+                    || hosted.pending_commits().contains_key(group)
+                    || !hosted.transactional.of_group(group).is_empty();
                 if is_known { Ok(()) } else { Err(ErrorCode::GroupIdNotFound) }
             }
         }

@@ -109,6 +109,12 @@ pub struct BrokerConfig {
     pub offsets_topic_segment_bytes: i32,
     /// How long an offset commit may wait to be durable.
     pub offsets_commit_timeout_ms: u64,
+    /// How often transactions past their timeout are looked for.
+    pub transaction_abort_timed_out_interval_ms: u64,
+    /// How often expired transactional ids are looked for.
+    pub transaction_remove_expired_interval_ms: u64,
+    /// A partition asks the coordinator whether it is in a transaction before it takes batches of it.
+    pub transaction_partition_verification_enable: bool,
     /// Greatest transaction timeout.
     pub transaction_max_timeout_ms: u64,
     /// A transactional id silent for this long is forgotten.
@@ -195,6 +201,11 @@ impl BrokerConfig {
             offsets_topic_num_partitions: values.int("offsets.topic.num.partitions"),
             offsets_topic_segment_bytes: values.int("offsets.topic.segment.bytes"),
             offsets_commit_timeout_ms: values.count("offsets.commit.timeout.ms"),
+            transaction_abort_timed_out_interval_ms: values
+                .count("transaction.abort.timed.out.transaction.cleanup.interval.ms"),
+            transaction_remove_expired_interval_ms: values
+                .count("transaction.remove.expired.transaction.cleanup.interval.ms"),
+            transaction_partition_verification_enable: values.boolean("transaction.partition.verification.enable"),
             transaction_max_timeout_ms: values.count("transaction.max.timeout.ms"),
             transactional_id_expiration_ms: values.count("transactional.id.expiration.ms"),
             transaction_state_log_num_partitions: values.int("transaction.state.log.num.partitions"),

@@ -15,6 +15,7 @@
 //! | [`stopping`] | what clients get from a shard that stops |
 //! | [`memory`] | what clients hold together |
 //! | [`offsets`] | group coordinators and committed offsets |
+//! | [`transactions`] | transactions: power cuts at every step, late batches |
 //! | [`workload`] | everything at once, by the seed |
 //!
 //! Every failure names its seed, and a seed gives one history.
@@ -32,4 +33,5 @@ mod offsets;
 mod routing;
 mod stopping;
 mod topics;
+mod transactions;
 mod workload;

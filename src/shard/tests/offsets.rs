@@ -13,7 +13,7 @@ use kafka_protocol::protocol::StrBytes;
 
 use super::client::{Client, batch, create_request};
 use super::node::{DATA, Spec, TestNode};
-use crate::coordinator::{OFFSETS_TOPIC, partition_of};
+use crate::coordinator::{OFFSETS_TOPIC, TRANSACTIONS_TOPIC, partition_of};
 use crate::io::sim::{Fault, OpKind, Rule, Tear, World, WorldOptions};
 use crate::model::id::TopicId;
 use crate::protocol::ErrorCode;
@@ -61,7 +61,10 @@ fn the_first_question_for_a_coordinator_makes_the_topic_and_is_answered_by_its_l
 
     let mut client = Client::connect(&node, 0);
     let transactional = find(&mut client, &mut node, 1, &["t"]).coordinators.remove(0);
-    assert_eq!(transactional.error_code, ErrorCode::CoordinatorNotAvailable.code());
+    let metadata = client.topic(&mut node, TRANSACTIONS_TOPIC);
+    assert!(metadata.topics[0].is_internal);
+    let index = partition_of("t", 50) as usize;
+    assert_eq!((transactional.error_code, transactional.node_id), (0, metadata.topics[0].partitions[index].leader_id));
     let share = find(&mut client, &mut node, 2, &["s"]).coordinators.remove(0);
     assert_eq!((share.error_code, share.node_id.0), (ErrorCode::InvalidRequest.code(), -1));
     assert!(find(&mut client, &mut node, 0, &[]).coordinators.is_empty());

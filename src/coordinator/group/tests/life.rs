@@ -156,7 +156,7 @@ fn only_empty_groups_are_deleted() {
     assert_eq!(world.heartbeat(&members[0], 2), Err(GroupError::CoordinatorNotAvailable));
     assert_eq!(world.sync_with(sync_request(&members[0], 2)), Err(GroupError::CoordinatorNotAvailable));
     let now = world.now.monotonic;
-    let commit = world.groups.check_commit(GROUP, "", None, -1, now);
+    let commit = world.groups.check_commit(GROUP, "", None, -1, false, now);
     assert_eq!(commit, Err(GroupError::CoordinatorNotAvailable));
     world.groups.end_delete(GROUP, false);
     assert_eq!((world.state(), world.groups.get(GROUP).unwrap().since), (GroupState::Empty, since));

@@ -109,7 +109,7 @@ impl Model {
                 let result = match self.rng.chance(1, 3) {
                     true => {
                         let now = self.world.now.monotonic;
-                        self.world.groups.check_commit(GROUP, &member_id, None, generation, now)
+                        self.world.groups.check_commit(GROUP, &member_id, None, generation, false, now)
                     }
                     false => self.world.heartbeat(&member_id, generation),
                 };

@@ -145,7 +145,7 @@ fn commits_are_checked_as_kafka_checks_them() {
     let mut world = World::new();
     let check = |world: &mut World, member_id: &str, instance_id: Option<&str>, generation| {
         let now = world.now.monotonic;
-        world.groups.check_commit(GROUP, member_id, instance_id, generation, now)
+        world.groups.check_commit(GROUP, member_id, instance_id, generation, false, now)
     };
     assert_eq!(check(&mut world, "", None, -1), Ok(()));
     assert_eq!(check(&mut world, "member", None, 1), Err(GroupError::GroupIdNotFound));
@@ -175,7 +175,7 @@ fn a_commit_is_a_sign_of_life() {
     for _ in 0..10 {
         world.pass_ms(5_000);
         let now = world.now.monotonic;
-        assert_eq!(world.groups.check_commit(GROUP, &members[0], None, 1, now), Ok(()));
+        assert_eq!(world.groups.check_commit(GROUP, &members[0], None, 1, false, now), Ok(()));
     }
     assert_eq!(world.state(), GroupState::Stable);
 }
