@@ -21,6 +21,7 @@ pub mod suggest;
 pub mod topic;
 pub mod topic_change;
 pub mod tune;
+pub mod txn;
 pub mod version;
 
 use std::process::ExitCode;
@@ -51,6 +52,9 @@ enum Command {
     /// List, describe and delete groups, and move their offsets.
     #[command(subcommand)]
     Group(group::RawGroup),
+    /// List and describe transactions, and end those that hang.
+    #[command(subcommand)]
+    Txn(txn::RawTxn),
     /// Send lines of stdin as records.
     Produce(produce::RawProduce),
     /// Print records.
@@ -77,6 +81,7 @@ pub fn main() -> ExitCode {
         Command::Topic(raw) => topic::command(raw),
         Command::Cluster(raw) => cluster::command(raw),
         Command::Group(raw) => group::command(raw),
+        Command::Txn(raw) => txn::command(raw),
         Command::Produce(raw) => produce::command(raw),
         Command::Consume(raw) => consume::command(raw),
         Command::Bench(raw) => bench::command(raw),

@@ -20,6 +20,7 @@ mod producer;
 mod test_broker;
 #[cfg(test)]
 mod tests;
+mod transactions;
 
 pub use admin::{ClusterDescription, ConfigEntry, CreatedTopic, NewTopic};
 pub use changes::StoredBytes;
@@ -31,3 +32,4 @@ pub use groups::{GroupDescription, GroupListing, GroupMember, GroupOffset, Topic
 pub use offsets::{EARLIEST, IsolationLevel, LATEST, OffsetAt};
 pub use partitioner::{Partitioner, murmur2};
 pub use producer::{OutRecord, Producer, ProducerOptions, Totals};
+pub use transactions::{PartitionProducer, TransactionDescription, TransactionListing};
