@@ -24,7 +24,7 @@ pub struct RawTune {
     /// Shards that the broker would run [default: the usable CPUs, at most 8].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     shards: Option<u16>,
-    /// Memory of each [default: half of the memory, shared out].
+    /// Memory of each [default: a quarter of the memory, shared out].
     #[arg(long, value_name = "SIZE")]
     memory_per_shard: Option<String>,
     /// Say why for what is in order too.

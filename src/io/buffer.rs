@@ -2,7 +2,7 @@
 //!
 //! 1. A [`Pool`] hands out block-aligned memory in powers of two from [`SIZE_MIN_BYTES`] to [`SIZE_MAX_BYTES`] and
 //!    refuses above its budget; larger requests are served exactly, from the same budget. What comes back is kept
-//!    for reuse.
+//!    for reuse, in [regions](super::memory).
 //! 2. A [`Buffer`] has one owner who may write everywhere: receive buffers, reads from disk.
 //! 3. An [`AppendBuffer`] is shared and only ever appended to: bytes below its length never change again, bytes
 //!    above it are never read by anyone but the disk (as padding). That is why the appender may go on filling it
@@ -11,32 +11,39 @@
 //! 5. A slice that is [lent](Slice::lend) waits for somebody outside to take its bytes. The pool knows how much of its
 //!    memory is held like that, each block counted once, however many slices of it are lent.
 //!
-//! 6. A pool may have an arena: memory that is there from the start, in one piece, so that the kernel can be told of it
-//!    once. Blocks come from there while there is some.
-//!
 //! Invariants
 //! - Memory goes back to the pool when its last owner is gone, be it an operation in the ring.
-//! - The pool counts what is handed out, not what it keeps; what it keeps is trimmed so that both stay in budget.
+//! - The pool counts what is handed out, not what it keeps; idle regions are trimmed so that both stay in budget. Beyond
+//!   it there may be what is free in regions that are not idle.
 //! - `Rc`s: nothing here leaves its shard.
 
-use std::alloc::{Layout, alloc, alloc_zeroed, dealloc, handle_alloc_error};
+use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::ops::{Deref, DerefMut, Range};
 use std::ptr::NonNull;
 use std::rc::Rc;
 
-use crate::base::units::{KIB, MIB, align_up};
+use super::memory::{BLOCK_SIZE_BYTES_MIN, REGION_SIZE_BYTES, RegionSlot, Regions, class_of, class_size_bytes};
+use crate::base::units::{KIB, align_up};
 
 /// Alignment of all memory here: at least the block that direct I/O needs.
 pub const ALIGN_BYTES: usize = 4 * KIB;
 /// The smallest size handed out.
-pub const SIZE_MIN_BYTES: usize = 4 * KIB;
+pub const SIZE_MIN_BYTES: usize = BLOCK_SIZE_BYTES_MIN;
 /// The largest size that is kept for reuse.
-pub const SIZE_MAX_BYTES: usize = 2 * MIB;
-/// Less unused memory than this is not worth halving.
-const UNUSED_SIZE_BYTES_MIN: usize = MIB;
-const CLASS_COUNT: usize = (SIZE_MAX_BYTES / SIZE_MIN_BYTES).trailing_zeros() as usize + 1;
+pub const SIZE_MAX_BYTES: usize = REGION_SIZE_BYTES;
+
+/// How a pool takes memory from the system.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PoolOptions {
+    /// The most that is handed out at a time.
+    pub budget_bytes: usize,
+    /// So much is there from the start, in one piece; at most the budget, rounded down to whole largest blocks. 0: none.
+    pub arena_bytes: usize,
+    /// Ask for huge pages.
+    pub huge_pages: bool,
+}
 
 /// A shard's budget of aligned memory. Clones are the same pool.
 #[derive(Clone)]
@@ -45,90 +52,39 @@ pub struct Pool(Rc<PoolInner>);
 struct PoolInner {
     budget_bytes: usize,
     used_bytes: Cell<usize>,
-    kept_bytes: Cell<usize>,
-    /// The least that was kept since it was last looked: that much was of no use.
+    /// The least that was idle since it was last looked: that much was of no use.
     unused_bytes: Cell<usize>,
     lent_bytes: Cell<usize>,
-    kept: RefCell<[Vec<NonNull<u8>>; CLASS_COUNT]>,
-    arena: Option<Arena>,
-}
-
-/// See the module. Its blocks are never given back to the system one by one.
-struct Arena {
-    memory: NonNull<u8>,
-    size_bytes: usize,
-    /// From here on nothing was handed out yet.
-    taken_bytes: Cell<usize>,
-    kept: RefCell<[Vec<NonNull<u8>>; CLASS_COUNT]>,
-}
-
-impl Arena {
-    fn new(size_bytes: usize) -> Arena {
-        // Whole pages are zero when the system gives them.
-        // SAFETY: the size is not zero, which the only caller checks.
-        let memory = unsafe { alloc_zeroed(Arena::layout(size_bytes)) };
-        let Some(memory) = NonNull::new(memory) else { handle_alloc_error(Arena::layout(size_bytes)) };
-        let kept = RefCell::new(std::array::from_fn(|_| Vec::new()));
-        Arena { memory, size_bytes, taken_bytes: Cell::new(0), kept }
-    }
-
-    fn layout(size_bytes: usize) -> Layout {
-        Layout::from_size_align(size_bytes, SIZE_MAX_BYTES).expect("sizes are bounded by the budget")
-    }
-
-    fn take(&self, class: usize) -> Option<NonNull<u8>> {
-        if let Some(memory) = self.kept.borrow_mut()[class].pop() {
-            return Some(memory);
-        }
-        let size = SIZE_MIN_BYTES << class;
-        // Blocks lie at multiples of their size.
-        let start = align_up(self.taken_bytes.get() as u64, size as u64) as usize;
-        if start + size > self.size_bytes {
-            return None;
-        }
-        self.taken_bytes.set(start + size);
-        // SAFETY: the block lies within the arena.
-        Some(unsafe { self.memory.add(start) })
-    }
-
-    fn holds(&self, memory: NonNull<u8>) -> bool {
-        let start = self.memory.addr().get();
-        (start..start + self.size_bytes).contains(&memory.addr().get())
-    }
-}
-
-impl Drop for Arena {
-    fn drop(&mut self) {
-        // SAFETY: the arena owns its memory, which was allocated with this layout; blocks keep their pool, and so the
-        // arena, until they are gone.
-        unsafe { dealloc(self.memory.as_ptr(), Arena::layout(self.size_bytes)) };
-    }
+    regions: RefCell<Regions>,
 }
 
 /// Memory that knows its pool.
 struct Block {
     memory: NonNull<u8>,
     size_bytes: usize,
+    /// `None`: larger than a region, and allocated by itself.
+    region: Option<RegionSlot>,
     pool: Rc<PoolInner>,
 }
 
 impl Pool {
     /// A pool that hands out at most `budget_bytes` at a time. Memory is taken from the system as it is used.
     pub fn new(budget_bytes: usize) -> Pool {
-        Pool::with_arena(budget_bytes, 0)
+        Pool::with(PoolOptions { budget_bytes, ..PoolOptions::default() })
     }
 
-    /// The same with an arena of `arena_bytes` (0: none), at most the budget.
-    pub fn with_arena(budget_bytes: usize, arena_bytes: usize) -> Pool {
-        let arena_bytes = arena_bytes.min(budget_bytes) / SIZE_MAX_BYTES * SIZE_MAX_BYTES;
+    /// The same with more said about its memory. Without memory for the arena there is none.
+    pub fn with(options: PoolOptions) -> Pool {
+        let arena_bytes = options.arena_bytes.min(options.budget_bytes);
+        let regions = Regions::new(arena_bytes, options.huge_pages)
+            .or_else(|_| Regions::new(0, options.huge_pages))
+            .expect("no regions take no memory");
         Pool(Rc::new(PoolInner {
-            arena: (arena_bytes > 0).then(|| Arena::new(arena_bytes)),
-            budget_bytes,
+            budget_bytes: options.budget_bytes,
             used_bytes: Cell::new(0),
-            kept_bytes: Cell::new(0),
             unused_bytes: Cell::new(0),
             lent_bytes: Cell::new(0),
-            kept: RefCell::new(std::array::from_fn(|_| Vec::new())),
+            regions: RefCell::new(regions),
         }))
     }
 
@@ -156,7 +112,7 @@ impl Pool {
 
     /// Address and size of the arena, if there is one.
     pub fn arena(&self) -> Option<(usize, usize)> {
-        self.0.arena.as_ref().map(|arena| (arena.memory.as_ptr().expose_provenance(), arena.size_bytes))
+        self.0.regions.borrow().arena()
     }
 
     /// Bytes of memory that lent slices hold.
@@ -164,108 +120,64 @@ impl Pool {
         self.0.lent_bytes.get()
     }
 
-    /// Gives half of the kept memory that was not used since the last call back to the system: all of it in the end, if
-    /// the shard stays quiet. About once a second.
+    /// Gives half of the regions that were idle since the last call back to the system: all of them in the end, if the
+    /// shard stays quiet. About once a second.
     pub fn trim_unused(&self) {
-        let unused = self.0.unused_bytes.get();
-        if unused > 0 {
-            let excess = if unused < UNUSED_SIZE_BYTES_MIN { unused } else { unused / 2 };
-            self.0.trim(self.0.kept_bytes.get() - excess);
-        }
-        self.0.unused_bytes.set(self.0.kept_bytes.get());
+        let mut regions = self.0.regions.borrow_mut();
+        let unused = self.0.unused_bytes.get().min(regions.idle_bytes());
+        let idle = regions.idle_bytes();
+        regions.trim(idle - align_up(unused as u64 / 2, REGION_SIZE_BYTES as u64) as usize);
+        self.0.unused_bytes.set(regions.idle_bytes());
     }
 
     fn block(&self, size_bytes: usize) -> Option<Block> {
-        let size = match class_of(size_bytes) {
-            Some(class) => SIZE_MIN_BYTES << class,
+        let class = class_of(size_bytes);
+        let size = match class {
+            Some(class) => class_size_bytes(class),
             None => align_up(size_bytes as u64, ALIGN_BYTES as u64) as usize,
         };
         let used = self.0.used_bytes.get().checked_add(size)?;
         if used > self.0.budget_bytes {
             return None;
         }
-        let of_arena = self.0.arena.as_ref().zip(class_of(size)).and_then(|(arena, class)| arena.take(class));
-        let kept = || class_of(size).and_then(|class| self.0.kept.borrow_mut()[class].pop());
-        let memory = match of_arena {
-            Some(memory) => memory,
-            None => match kept() {
-                Some(memory) => {
-                    self.0.set_kept_bytes(self.0.kept_bytes.get() - size);
-                    memory
-                }
-                None => {
-                    self.0.trim(self.0.budget_bytes - used);
-                    allocate(size)
-                }
-            },
-        };
-        self.0.used_bytes.set(used);
-        Some(Block { memory, size_bytes: size, pool: self.0.clone() })
-    }
-}
-
-impl PoolInner {
-    fn set_kept_bytes(&self, bytes: usize) {
-        self.kept_bytes.set(bytes);
-        self.unused_bytes.set(self.unused_bytes.get().min(bytes));
-    }
-
-    /// Gives kept memory back to the system until at most `limit_bytes` of it are left, largest blocks first.
-    fn trim(&self, limit_bytes: usize) {
-        let mut kept = self.kept.borrow_mut();
-        for class in (0..CLASS_COUNT).rev() {
-            while self.kept_bytes.get() > limit_bytes {
-                let Some(memory) = kept[class].pop() else { break };
-                self.set_kept_bytes(self.kept_bytes.get() - (SIZE_MIN_BYTES << class));
-                // SAFETY: the pool owns kept memory; it was allocated with this layout and is no longer listed.
-                unsafe { dealloc(memory.as_ptr(), layout(SIZE_MIN_BYTES << class)) };
+        let mut regions = self.0.regions.borrow_mut();
+        let (memory, region) = match class {
+            Some(class) => {
+                let (memory, region) = regions.take(class).ok()?;
+                (memory, Some(region))
             }
-        }
-    }
-}
-
-impl Drop for PoolInner {
-    fn drop(&mut self) {
-        self.trim(0);
+            None => {
+                regions.trim(self.0.budget_bytes - used);
+                (allocate(size), None)
+            }
+        };
+        self.0.unused_bytes.set(self.0.unused_bytes.get().min(regions.idle_bytes()));
+        self.0.used_bytes.set(used);
+        Some(Block { memory, size_bytes: size, region, pool: self.0.clone() })
     }
 }
 
 impl Drop for Block {
     fn drop(&mut self) {
-        let pool = &self.pool;
-        pool.used_bytes.set(pool.used_bytes.get() - self.size_bytes);
-        match (class_of(self.size_bytes), &pool.arena) {
-            (Some(class), Some(arena)) if arena.holds(self.memory) => {
-                arena.kept.borrow_mut()[class].push(self.memory);
-            }
-            (Some(class), _) => {
-                pool.kept.borrow_mut()[class].push(self.memory);
-                pool.kept_bytes.set(pool.kept_bytes.get() + self.size_bytes);
-            }
+        self.pool.used_bytes.set(self.pool.used_bytes.get() - self.size_bytes);
+        match self.region {
+            Some(region) => self.pool.regions.borrow_mut().give_back(self.memory, region),
             // SAFETY: this block owns its memory, which was allocated with this layout; nobody else frees it.
-            (None, _) => unsafe { dealloc(self.memory.as_ptr(), layout(self.size_bytes)) },
+            None => unsafe { dealloc(self.memory.as_ptr(), layout(self.size_bytes)) },
         }
     }
-}
-
-fn class_of(size_bytes: usize) -> Option<usize> {
-    let size = size_bytes.max(SIZE_MIN_BYTES).next_power_of_two();
-    (size <= SIZE_MAX_BYTES).then(|| (size / SIZE_MIN_BYTES).trailing_zeros() as usize)
 }
 
 fn layout(size_bytes: usize) -> Layout {
     Layout::from_size_align(size_bytes, ALIGN_BYTES).expect("sizes are bounded by the budget")
 }
 
+/// Zeros, so that handing them out as `&mut [u8]` is sound even where nothing was written yet.
 fn allocate(size_bytes: usize) -> NonNull<u8> {
     let layout = layout(size_bytes);
-    // SAFETY: the size is not zero: every caller rounds up to at least one block.
-    let memory = unsafe { alloc(layout) };
-    let Some(memory) = NonNull::new(memory) else { handle_alloc_error(layout) };
-    // Initialized once, so that handing it out as `&mut [u8]` is sound even where nothing was written yet.
-    // SAFETY: `memory` is the start of `size_bytes` bytes that nobody else knows of.
-    unsafe { memory.write_bytes(0, size_bytes) };
-    memory
+    // SAFETY: the size is not zero: it is more than a region's.
+    let memory = unsafe { alloc_zeroed(layout) };
+    NonNull::new(memory).unwrap_or_else(|| handle_alloc_error(layout))
 }
 
 /// Memory with one owner, who may write everywhere.
@@ -472,6 +384,7 @@ impl fmt::Debug for Slice {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::units::MIB;
 
     #[test]
     fn the_budget_is_never_exceeded_and_what_comes_back_is_reused() {
@@ -486,47 +399,51 @@ mod tests {
     }
 
     #[test]
-    fn kept_memory_makes_room_for_another_size() {
-        let pool = Pool::new(64 * KIB);
-        drop(pool.take(64 * KIB));
-        let small: Vec<_> = (0..16).map(|_| pool.take(4 * KIB).expect("within the budget")).collect();
-        assert_eq!(pool.used_bytes(), 64 * KIB);
-        assert_eq!(pool.0.kept_bytes.get(), 0);
-        drop(small);
+    fn idle_memory_makes_room_for_a_block_larger_than_a_region() {
+        let pool = Pool::new(8 * MIB);
+        let idle_bytes = || pool.0.regions.borrow().idle_bytes();
+        drop((0..4).map(|_| pool.take(2 * MIB).expect("within the budget")).collect::<Vec<_>>());
+        assert_eq!(idle_bytes(), 8 * MIB);
+        let large = pool.take(5 * MIB).expect("within the budget");
+        assert_eq!((large.len(), idle_bytes()), (5 * MIB, 2 * MIB));
     }
 
     #[test]
     fn blocks_come_from_the_arena_while_there_is_some_and_go_back_to_it() {
-        let pool = Pool::with_arena(16 * MIB, 5 * MIB);
+        let pool = Pool::with(PoolOptions { budget_bytes: 16 * MIB, arena_bytes: 5 * MIB, huge_pages: false });
         let (start, size) = pool.arena().expect("asked for");
         assert_eq!((size, start % SIZE_MAX_BYTES), (4 * MIB, 0), "whole greatest blocks");
         let is_inside = |buffer: &Buffer| (start..start + size).contains(&(buffer.as_ptr() as usize));
         let small = pool.take(4 * KIB).expect("within the budget");
         let large: Vec<Buffer> = (0..3).map(|_| pool.take(2 * MIB).expect("within the budget")).collect();
         assert!(is_inside(&small));
-        assert_eq!(large.iter().filter(|buffer| is_inside(buffer)).count(), 1, "half a block is lost to alignment");
+        assert_eq!(
+            large.iter().filter(|buffer| is_inside(buffer)).count(),
+            1,
+            "the other region is cut into small ones"
+        );
         drop((small, large));
         assert!(is_inside(&pool.take(2 * MIB).expect("within the budget")));
         assert_eq!(pool.used_bytes(), 0);
     }
 
     #[test]
-    fn kept_memory_that_nobody_uses_goes_back_by_and_by() {
+    fn idle_memory_that_nobody_uses_goes_back_by_and_by() {
         let pool = Pool::new(64 * MIB);
-        let many: Vec<_> = (0..16).map(|_| pool.take(2 * MIB).expect("within the budget")).collect();
-        drop(many);
+        let idle_bytes = || pool.0.regions.borrow().idle_bytes();
+        drop((0..16).map(|_| pool.take(2 * MIB).expect("within the budget")).collect::<Vec<_>>());
         pool.trim_unused();
-        assert_eq!(pool.0.kept_bytes.get(), 32 * MIB, "it was in use a moment ago");
+        assert_eq!(idle_bytes(), 32 * MIB, "it was in use a moment ago");
         // A buffer that comes and goes all the time is kept.
         for _ in 0..10 {
             drop(pool.take(2 * MIB));
             pool.trim_unused();
         }
-        assert_eq!(pool.0.kept_bytes.get(), 2 * MIB);
-        pool.trim_unused();
-        pool.trim_unused();
-        pool.trim_unused();
-        assert_eq!(pool.0.kept_bytes.get(), 0);
+        assert_eq!(idle_bytes(), 2 * MIB);
+        for _ in 0..3 {
+            pool.trim_unused();
+        }
+        assert_eq!(idle_bytes(), 0);
     }
 
     #[test]

@@ -26,6 +26,7 @@ pub(crate) mod conformance;
 pub mod gather;
 pub mod handle;
 pub mod interface;
+pub mod memory;
 pub mod op;
 pub mod sim;
 pub mod uring;
@@ -36,7 +37,7 @@ use std::path::Path;
 
 use crate::base::time::{Monotonic, Now};
 
-pub use buffer::{AppendBuffer, Buffer, Pool, Slice};
+pub use buffer::{AppendBuffer, Buffer, Pool, PoolOptions, Slice};
 pub use gather::{Gather, Piece};
 pub use handle::{File, Listener, Socket};
 pub use op::{Completion, DirEntry, Op, OpenOptions, Outcome, Token};

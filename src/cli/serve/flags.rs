@@ -103,10 +103,11 @@ impl FromArgMatches for RawServe {
     }
 }
 
-/// The only switch that is on by default has its negation here, since clap wants names that live for ever.
+/// The switches that are on by default have their negations here, since clap wants names that live for ever.
 fn negation(key: &'static str) -> &'static str {
     match key {
         "pin" => "no-pin",
+        "huge-pages" => "no-huge-pages",
         _ => unreachable!("a switch that is on by default needs the name of its negation"),
     }
 }

@@ -26,6 +26,8 @@ pub const SHARD_COUNT_DEFAULT_MAX: usize = 8;
 const MEMORY_PER_SHARD_BYTES_MIN: u64 = (8 * MIB) as u64;
 /// On the smallest machines: a Produce request of ordinary size for each of many connections.
 const MEMORY_PER_SHARD_BYTES_DEFAULT_MIN: u64 = (64 * MIB) as u64;
+/// See [`settle_memory`].
+const TAIL_CACHE_BYTES_DEFAULT_MAX: u64 = (256 * MIB) as u64;
 /// Where the machine's memory cannot be read.
 const MEMORY_PER_SHARD_BYTES_UNTOLD: u64 = (256 * MIB) as u64;
 
@@ -159,20 +161,20 @@ fn settle_shard_count(merged: &mut Merged, facts: &Facts) {
     });
 }
 
-/// What a shard's buffers may take if nobody says: half of the memory, shared out among the shards.
+/// What a shard's buffers may take if nobody says: a quarter of the memory, shared out among the shards.
 pub fn memory_per_shard_default_bytes(memory_bytes: Option<u64>, shard_count: usize) -> u64 {
-    let share = memory_bytes.map_or(MEMORY_PER_SHARD_BYTES_UNTOLD, |bytes| bytes / 2 / shard_count as u64);
+    let share = memory_bytes.map_or(MEMORY_PER_SHARD_BYTES_UNTOLD, |bytes| bytes / 4 / shard_count as u64);
     align_down(share, MIB as u64).max(MEMORY_PER_SHARD_BYTES_DEFAULT_MIN)
 }
 
-/// Memory follows the machine, the tail cache follows the memory: half of it, so that readers of the newest records
-/// find them there and requests keep the other half.
+/// Memory follows the machine, the tail cache follows the memory up to a size that serves readers who keep up. More
+/// would be taken by whatever is produced, read or not, and memory is what others on the host may want.
 fn settle_memory(merged: &mut Merged, facts: &Facts, shard_count: usize) -> Result<(), UsageError> {
     let in_mib = |bytes: u64| Value { text: format!("{}MiB", bytes / MIB as u64), source: Source::Default };
     let memory = memory_per_shard_default_bytes(facts.memory_bytes, shard_count);
     merged.values.entry("memory-per-shard").or_insert_with(|| in_mib(memory));
     let memory = Reader { merged }.size("memory-per-shard")?.expect("it was just settled");
-    merged.values.entry("tail-cache").or_insert_with(|| in_mib(memory / 2));
+    merged.values.entry("tail-cache").or_insert_with(|| in_mib((memory / 2).min(TAIL_CACHE_BYTES_DEFAULT_MAX)));
     Ok(())
 }
 
@@ -227,6 +229,7 @@ fn ring(read: &Reader<'_>) -> Result<RingOptions, UsageError> {
         coop_taskrun: deferred,
         sqpoll: sqpoll_idle_ms.map(|idle_ms| SubmissionPolling { idle_ms, cpu: sqpoll_cpu }),
         fixed_files: read.switch("ring-fixed-files")?,
+        huge_pages: read.switch("huge-pages")?,
         registered_buffer_bytes: read
             .size("ring-registered-buffers")?
             .map_or(0, |size| usize::try_from(size).unwrap_or(usize::MAX)),
@@ -458,12 +461,12 @@ mod tests {
             let options = options_with(pairs, &Facts { memory_bytes, ..facts() }).unwrap();
             (options.memory_per_shard_bytes >> 20, options.tail_cache_bytes >> 20)
         };
-        assert_eq!(sizes(&[], Some(8 << 30)), (2048, 1024));
-        assert_eq!(sizes(&[("shards", "8")], Some(8 << 30)), (512, 256));
+        assert_eq!(sizes(&[], Some(8 << 30)), (1024, 256));
+        assert_eq!(sizes(&[("shards", "8")], Some(8 << 30)), (256, 128));
         assert_eq!(sizes(&[], Some(100 << 20)), (64, 32));
         assert_eq!(sizes(&[], None), (256, 128));
         assert_eq!(sizes(&[("memory-per-shard", "100MiB")], Some(8 << 30)), (100, 50));
-        assert_eq!(sizes(&[("tail-cache", "10MiB")], Some(8 << 30)), (2048, 10));
+        assert_eq!(sizes(&[("tail-cache", "10MiB")], Some(8 << 30)), (1024, 10));
     }
 
     #[test]

@@ -29,6 +29,9 @@ pub struct RingOptions {
     /// Bytes of the shard's memory that are registered with the ring, so that the kernel need not look up and pin pages
     /// at each read and write of a file; 0: none. They are locked, and there from the start.
     pub registered_buffer_bytes: usize,
+    /// Ask for huge pages for the shard's memory (`MADV_HUGEPAGE`). Where the kernel has none to give at once it may
+    /// move memory about first, as `/sys/kernel/mm/transparent_hugepage/defrag` says.
+    pub huge_pages: bool,
     /// Microseconds of looking for completions before sleeping; 0: sleep at once, an idle shard uses no CPU.
     pub spin_us: u32,
     /// Kernel workers for files and block devices at a time (fsync, fallocate, open, rename); 0: the kernel's own
@@ -91,6 +94,7 @@ impl Default for RingOptions {
             sqpoll: None,
             fixed_files: false,
             registered_buffer_bytes: 0,
+            huge_pages: true,
             spin_us: 0,
             worker_bounded_max: 16,
             worker_unbounded_max: WORKER_UNBOUNDED_DEFAULT,

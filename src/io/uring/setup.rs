@@ -10,8 +10,8 @@ use super::capabilities::{KernelVersion, kernel_version};
 use super::lock::DataLock;
 use super::options::RingOptions;
 use crate::base::units::human_bytes;
-use crate::io::Pool;
 use crate::io::buffer::SIZE_MAX_BYTES;
+use crate::io::{Pool, PoolOptions};
 
 /// Below this a ring is of no use.
 const SQ_ENTRIES_MIN: u32 = 8;
@@ -388,10 +388,12 @@ fn register_files(
 
 /// A pool of `budget_bytes`, part of it registered if that was asked for and is allowed.
 pub(super) fn make_pool(ring: &IoUring, options: &RingOptions, budget_bytes: usize, report: &mut RingReport) -> Pool {
+    let without_arena = PoolOptions { budget_bytes, arena_bytes: 0, huge_pages: options.huge_pages };
     if options.registered_buffer_bytes == 0 {
-        return Pool::new(budget_bytes);
+        return Pool::with(without_arena);
     }
-    let pool = Pool::with_arena(budget_bytes, options.registered_buffer_bytes.max(SIZE_MAX_BYTES));
+    let arena_bytes = options.registered_buffer_bytes.max(SIZE_MAX_BYTES);
+    let pool = Pool::with(PoolOptions { arena_bytes, ..without_arena });
     let Some((start, size)) = pool.arena() else {
         report.fallbacks.push(format!("no registered buffers: {} are too little", human_bytes(budget_bytes as u64)));
         return pool;
@@ -416,7 +418,7 @@ pub(super) fn make_pool(ring: &IoUring, options: &RingOptions, budget_bytes: usi
                 _ => error.to_string(),
             };
             report.fallbacks.push(format!("no registered buffers: {cause}"));
-            Pool::new(budget_bytes)
+            Pool::with(without_arena)
         }
     }
 }
