@@ -250,7 +250,7 @@ mod tests {
         let config = resolve(&[], &[]).unwrap();
         assert_eq!(config.cleanup_policy, CleanupPolicy { delete: true, compact: false });
         assert_eq!((config.retention_ms, config.retention_bytes), (Some(604_800_000), None));
-        assert_eq!((config.segment_bytes, config.segment_ms), (1 << 30, 604_800_000));
+        assert_eq!((config.segment_bytes, config.segment_ms), (128 << 20, 604_800_000));
         assert_eq!(config.max_message_bytes, 1_048_588);
         assert_eq!(config.message_timestamp_before_max_ms, i64::MAX as u64);
         assert_eq!(config.message_timestamp_after_max_ms, 3_600_000);

@@ -92,7 +92,7 @@ const KEYS: &[ConfigKey] = keys! {
         "Size to which each partition is trimmed, in bytes; negative: not limited.";
     "retention.ms", Long, Some("604800000"), AtLeast(-1), Dynamic, Acted,
         "How long records are kept, in milliseconds; -1 for ever.";
-    "segment.bytes", Int, Some("1073741824"), AtLeast(1048576), Dynamic, Acted,
+    "segment.bytes", Int, Some("134217728"), AtLeast(1048576), Dynamic, Acted,
         "Size at which a segment is closed, in bytes.";
     "segment.index.bytes", Int, Some("10485760"), AtLeast(4), Dynamic, Ignored,
         "Bound of Kafka's index files; ottla's index is as large as its segment needs.";

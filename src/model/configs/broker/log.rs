@@ -33,7 +33,7 @@ pub const KEYS: &[ConfigKey] = keys! {
         "Where Kafka keeps its logs, as a list. ottla has one data directory: --data-dir.";
     "log.dir.failure.timeout.ms", Long, Some("30000"), AtLeast(1), ReadOnly, Ignored,
         "Kafka stops when it cannot report a failed directory; ottla has one directory and takes partitions offline.";
-    "log.segment.bytes", Int, Some("1073741824"), AtLeast(1048576), Dynamic, Acted,
+    "log.segment.bytes", Int, Some("134217728"), AtLeast(1048576), Dynamic, Acted,
         "Size at which a segment is closed, in bytes.";
     "log.roll.ms", Long, None, AtLeast(1), Dynamic, Acted,
         "Age at which a segment is closed, in milliseconds; unset: log.roll.hours.";
