@@ -40,6 +40,9 @@ pub struct RawSimulate {
     /// Histories that shrinking a failure may take; 0 leaves it as it is.
     #[arg(long, default_value_t = 200, value_name = "COUNT")]
     shrink: u32,
+    /// How often each branch and fault is to be met; the report names those that were not.
+    #[arg(long, default_value_t = 100, value_name = "COUNT")]
+    mark: u64,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -89,7 +92,7 @@ pub fn command(raw: RawSimulate) -> anyhow::Result<()> {
         out.flush()?;
         anyhow::bail!("seed {seed}: {violation}");
     }
-    print(&mut out, first, &report, took, jobs, raw.json)?;
+    print(&mut out, first, &report, took, jobs, &raw)?;
     Ok(out.flush()?)
 }
 
@@ -162,10 +165,11 @@ fn print(
     report: &Report,
     took: Duration,
     jobs: usize,
-    is_json: bool,
+    raw: &RawSimulate,
 ) -> anyhow::Result<()> {
     let sum = &report.sum;
-    if is_json {
+    let below = report.below(raw.mark);
+    if raw.json {
         out.json(&serde_json::json!({
             "seed": first,
             "histories": report.history_count,
@@ -181,6 +185,7 @@ fn print(
             "trace": format!("{:016x}", sum.trace),
             "violations": 0,
             "branches": report.branches(),
+            "below_the_mark": below.iter().map(|(branch, _)| branch).collect::<Vec<_>>(),
         }))?;
         return Ok(());
     }
@@ -202,5 +207,12 @@ fn print(
         sum.acked_count,
         report.acked_per_cut(),
     )?;
+    match below.is_empty() {
+        true => writeln!(out, "every branch and fault was met at least {} times", raw.mark)?,
+        false => {
+            let names: Vec<String> = below.iter().map(|(branch, count)| format!("{branch} ({count})")).collect();
+            writeln!(out, "met fewer than {} times: {}", raw.mark, names.join("; "))?;
+        }
+    }
     Ok(())
 }

@@ -247,7 +247,7 @@ impl<I: Io> Broker<I> {
             };
             let log = &mut self.partitions.get_mut(slot).log;
             let request = ReadRequest {
-                offset,
+                offset: astray(offset, log.log_start(), log.high_watermark()),
                 size_bytes_max: u32::try_from(limit).unwrap_or(u32::MAX),
                 min_one_batch: is_first,
                 up_to: if mutant::is_on("read_unacknowledged") { UpTo::LogEnd } else { task.up_to },
@@ -381,6 +381,17 @@ impl<I: Io> Broker<I> {
         };
         self.answer(task.ticket, Some(Response { bytes, gaps }));
     }
+}
+
+/// Where a read begins: where the client asked, unless a broken rule leaves something out or gives it again.
+fn astray(offset: Offset, log_start: Offset, high_watermark: Offset) -> Offset {
+    if mutant::is_on("leave_records_out") && offset.0 % 7 == 3 && offset.0 + 2 < high_watermark.0 {
+        return Offset(offset.0 + 2);
+    }
+    if mutant::is_on("give_records_again") && offset.0 % 7 == 3 && offset > log_start {
+        return Offset(offset.0 - 1);
+    }
+    offset
 }
 
 fn wanted_of(request: &FetchRequest, frame: &[u8]) -> Vec<Wanted> {

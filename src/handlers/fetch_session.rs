@@ -196,7 +196,7 @@ impl FetchSessions {
     }
 
     /// Partitions of all sessions together.
-    fn partition_count(&self) -> usize {
+    pub(super) fn partition_count(&self) -> usize {
         self.sessions.values().map(|session| session.members.len()).sum()
     }
 

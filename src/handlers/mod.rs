@@ -14,6 +14,8 @@ mod alter_configs;
 mod api_versions;
 pub mod apply;
 mod authorized;
+#[cfg(any(test, feature = "simulate"))]
+pub mod bounds;
 pub mod broker;
 pub mod bus;
 pub mod call;

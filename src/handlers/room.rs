@@ -113,6 +113,12 @@ impl<I: Io> Broker<I> {
         self.admission.answer_bytes() + self.io.pool().lent_bytes() as u64
     }
 
+    /// The most that they may hold, what is kept for clients that take theirs included.
+    #[cfg(any(test, feature = "simulate"))]
+    pub(super) fn room_size_bytes_max(&self) -> u64 {
+        self.room_queue.size_bytes_max / 4 * 5
+    }
+
     /// How much more they may hold.
     pub(super) fn room(&self) -> Room {
         room_of(self.answer_bytes(), self.room_queue.size_bytes_max)

@@ -65,6 +65,12 @@ impl Admission {
         self.receive_bytes
     }
 
+    /// The most that receive memory may be.
+    #[cfg(any(test, feature = "simulate"))]
+    pub fn receive_bytes_max(&self) -> usize {
+        self.receive_bytes_max
+    }
+
     /// Answers of a connection that held `before_bytes` of memory of their own now hold `now_bytes`.
     pub fn recount_answers(&mut self, before_bytes: u64, now_bytes: u64) {
         self.answer_bytes = self.answer_bytes - before_bytes + now_bytes;

@@ -33,7 +33,7 @@ pub const RECEIVE_SIZE_BYTES_MIN: usize = 4 * KIB;
 /// A busy connection's buffer: plain receives into 128 to 256 KiB cost least.
 pub const RECEIVE_SIZE_BYTES_BUSY: usize = 256 * KIB;
 /// With more than this answered and not yet sent, no further request is looked at.
-const SEND_PENDING_BYTES_MAX: u64 = 8 * MIB as u64;
+pub const SEND_PENDING_BYTES_MAX: u64 = 8 * MIB as u64;
 /// Frames up to this size are received in room that is taken at once.
 const RECEIVE_SIZE_BYTES_STEP: usize = 2 * MIB;
 /// A frame under way and a send under way get this long, and more for their bytes, before the client counts as gone.

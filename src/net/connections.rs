@@ -92,6 +92,12 @@ impl Connections {
         })
     }
 
+    /// All connections, in table order.
+    #[cfg(any(test, feature = "simulate"))]
+    pub fn iter(&self) -> impl Iterator<Item = &Connection> {
+        self.entries.iter().filter_map(|entry| entry.connection.as_ref())
+    }
+
     /// How many there are.
     pub fn len(&self) -> usize {
         self.count

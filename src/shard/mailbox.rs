@@ -66,6 +66,13 @@ impl<M> Mailboxes<M> {
         self.0.len()
     }
 
+    /// The most messages that wait in one inbox.
+    #[cfg(any(test, feature = "simulate"))]
+    pub fn longest(&self) -> usize {
+        let inboxes = self.0.iter();
+        inboxes.map(|inbox| inbox.messages.lock().unwrap_or_else(PoisonError::into_inner).len()).max().unwrap_or(0)
+    }
+
     /// Sends from outside of any shard (the control thread), or gives the message back if the inbox is full.
     pub fn send(&self, to: ShardId, message: M) -> Result<(), M> {
         let mut letter = VecDeque::from([message]);

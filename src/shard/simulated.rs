@@ -14,6 +14,7 @@ use crate::base::mutant;
 use crate::base::rng::Rng;
 use crate::base::time::Monotonic;
 use crate::base::units::MIB;
+use crate::handlers::bounds::Bound;
 use crate::handlers::bus::Message;
 use crate::handlers::endpoints::Endpoint;
 use crate::handlers::options::BrokerOptions;
@@ -23,6 +24,7 @@ use crate::io::Io;
 use crate::io::sim::{SimIo, World};
 use crate::model::configs::BrokerConfig;
 use crate::model::id::{NodeId, ShardId};
+use crate::model::limits::MAILBOX_DEPTH_MAX;
 use crate::shard::event_loop::{Phase, Shard};
 use crate::shard::mailbox::Mailboxes;
 use crate::shard::node::{Place, resources};
@@ -34,6 +36,8 @@ use crate::storage::layout::Layout;
 pub const DATA: &str = "/data";
 /// How long, in the world's time, anything may take that is waited for.
 const WAIT_MAX: Duration = Duration::from_secs(120);
+/// The greatest answer that clients of a simulation ask for, and a batch.
+const ANSWER_SIZE_BYTES_MAX: u64 = 2 * MIB as u64;
 
 /// What a node is started with.
 #[derive(Clone, Debug)]
@@ -206,6 +210,14 @@ impl SimNode {
         Some(Ok(SimNode { world, shards, addresses, recovered, mailboxes, rng, is_disorderly, stalled }))
     }
 
+    /// What every shard holds, beside the most that it may.
+    pub fn bounds(&self) -> impl Iterator<Item = Bound> {
+        let mail = self.mailboxes.longest() as u64;
+        let mail = Bound { what: "messages in an inbox", used: mail, max: MAILBOX_DEPTH_MAX as u64 };
+        let shards = self.shards.iter().flat_map(|shard| shard.broker().bounds(ANSWER_SIZE_BYTES_MAX));
+        shards.chain([mail])
+    }
+
     /// Gives a shard no turn for so long.
     pub fn stall(&mut self, shard: usize, time: Duration) {
         self.stalled = Some((shard, self.world.now().monotonic + time));
@@ -259,8 +271,12 @@ impl SimNode {
             if self.world.is_power_cut() || !self.step_by(None) {
                 return false;
             }
-            let seed = self.world.seed();
-            assert!(self.world.now().monotonic < until, "seed {seed}: waited for longer than {WAIT_MAX:?}");
+            if self.world.now().monotonic >= until {
+                let shards = self.shards.iter();
+                let shards: Vec<String> =
+                    shards.map(|shard| format!("{:?} {}", shard.phase(), shard.broker().unfinished())).collect();
+                panic!("seed {}: waited for longer than {WAIT_MAX:?}; {}", self.world.seed(), shards.join("; "));
+            }
         }
         true
     }

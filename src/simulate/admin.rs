@@ -130,23 +130,27 @@ impl Admin {
 
     fn create(&mut self, shard: usize, name: &str, scene: &mut Scene<'_>) {
         let rng = &mut self.rng;
-        let is_uniform = scene.plan.shape == Shape::Uniform;
+        let is_uniform = scene.plan.shape != Shape::Mixed;
         let partition_count = if is_uniform { 1 } else { rng.in_range(1..5) as i32 };
-        let keeps = match rng.in_range(0..8) {
+        let keeps = scene.plan.keeps.unwrap_or(match rng.in_range(0..8) {
             0 => Keeps::Write,
             1 => Keeps::Memory,
             _ => Keeps::Sync,
-        };
+        });
         let retention_bytes = match rng.in_range(0..4) {
             0 if !is_uniform => None,
             1 => Some(4_096),
             2 => Some(20_000),
             _ => Some(60_000),
         };
+        let retention_ms = rng.chance(1, 5).then(|| rng.in_range(200..20_000));
         let by_append_time = rng.chance(1, 5);
         let mut configs = vec![("ottla.ack.after", ["sync", "write", "memory"][keeps as usize].to_owned())];
         if let Some(bytes) = retention_bytes {
             configs.push(("retention.bytes", bytes.to_string()));
+        }
+        if let Some(ms) = retention_ms {
+            configs.push(("retention.ms", ms.to_string()));
         }
         if by_append_time {
             configs.push(("message.timestamp.type", "LogAppendTime".to_owned()));
@@ -154,7 +158,8 @@ impl Admin {
         if rng.chance(1, 6) {
             configs.push(("ottla.validate", "records".to_owned()));
         }
-        let spec = TopicSpec { partition_count, keeps, may_trim: retention_bytes.is_some(), by_append_time };
+        let spec =
+            TopicSpec { partition_count, keeps, may_trim: retention_bytes.or(retention_ms).is_some(), by_append_time };
         let configs = configs.into_iter().map(|(name, value)| {
             CreatableTopicConfig::default()
                 .with_name(StrBytes::from_static_str(name))
@@ -193,8 +198,11 @@ impl Admin {
         if leader >= scene.addresses.len() || part.is_open || part.is_offline || part.end <= part.log_start {
             return;
         }
-        let target = self.rng.in_range(part.log_start as u64..=part.end as u64) as i64;
-        let partition = DeleteRecordsPartition::default().with_partition_index(key.index).with_offset(target);
+        let is_all = self.rng.chance(1, 2);
+        let target = if is_all { part.end } else { self.rng.in_range(part.log_start as u64..=part.end as u64) as i64 };
+        // -1 is the high watermark, which is not below what was acknowledged.
+        let offset = if is_all { -1 } else { target };
+        let partition = DeleteRecordsPartition::default().with_partition_index(key.index).with_offset(offset);
         let topic = DeleteRecordsTopic::default().with_name(topic_name(name)).with_partitions(vec![partition]);
         let request = DeleteRecordsRequest::default().with_topics(vec![topic]).with_timeout_ms(30_000);
         let now = scene.now;

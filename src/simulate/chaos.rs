@@ -3,15 +3,16 @@
 use std::time::Duration;
 
 use super::history::later;
+use super::member::Member;
 use super::model::End;
-use super::plan::{Plan, Shape, UNIFORM_SIZE_BYTES};
+use super::plan::{CROSSING_SIZE_BYTES, Plan, Shape};
 use super::reader::Reader;
 use super::scene::{Excuses, Story};
 use super::writer::Writer;
 use crate::base::coverage;
 use crate::base::rng::Rng;
 use crate::base::time::Monotonic;
-use crate::base::units::MIB;
+use crate::base::units::{KIB, MIB};
 use crate::io::sim::{Fault, Loss, OpKind, Rule, Tear, World};
 use crate::shard::simulated::SimNode;
 
@@ -43,6 +44,7 @@ impl Chaos {
         let faults = plan.faults;
         let end = match rng.in_range(0..8) {
             _ if !faults.crashes => End::Stop,
+            _ if plan.end.is_some() => plan.end.expect("it was just looked at"),
             0 => End::Stop,
             1 | 2 => End::Kill,
             _ => End::Cut,
@@ -51,13 +53,18 @@ impl Chaos {
         let mut on = |is_possible: bool| is_possible && rng.chance(1, 2);
         let (delays, errors, corrupt) = (on(faults.delays), on(faults.errors), on(faults.corruption));
         let (full, network, clock, stalls) = (on(faults.full), on(faults.network), on(faults.clock), on(faults.stalls));
-        let excuses = Excuses { storage: errors, full, corrupt, network, clock, slow: delays || stalls };
+        let excuses =
+            Excuses { storage: errors, full, corrupt, network, clock, slow: delays || stalls || !plan.slow.is_empty() };
         world.clear_faults();
         world.clear_write_hooks();
         world.set_capacity(u64::MAX);
         world.set_loss([Loss::Random, Loss::Random, Loss::All, Loss::Nothing][rng.in_range(0..4) as usize]);
         if delays {
             slow_down(world, &mut rng);
+        }
+        for (kind, path, ms_max) in plan.slow {
+            let delay = Duration::from_millis(rng.in_range(1..=*ms_max));
+            world.inject(Rule::new(*kind, Fault::Delay(delay)).path(*path).chance(1, 2));
         }
         if errors {
             fail(world, &mut rng);
@@ -107,6 +114,7 @@ impl Chaos {
         node: &mut SimNode,
         writers: &mut [Writer],
         readers: &mut [Reader],
+        members: &mut [Member],
         story: &mut Story,
     ) {
         let now = world.now().monotonic;
@@ -129,6 +137,7 @@ impl Chaos {
                     "bytes arrive in packets"
                 }
                 3..8 if !writers.is_empty() => writers[whom % writers.len()].disturb(how, until),
+                8 if !members.is_empty() => members[whom % members.len()].disturb(until),
                 _ if !readers.is_empty() => readers[whom % readers.len()].disturb(how, until),
                 _ => "nothing",
             };
@@ -136,7 +145,7 @@ impl Chaos {
                 "every connection is reset" => "fault: all connections reset",
                 "bytes arrive one by one" => "fault: byte by byte",
                 "nothing" | "bytes arrive in packets" => "fault: packets",
-                _ if how == 0 => "fault: connection reset",
+                what if what.ends_with("is reset") => "fault: connection reset",
                 _ => "fault: deaf client",
             });
             story.tell(now, || format!("-- {what}"));
@@ -162,7 +171,8 @@ impl Chaos {
             self.is_full = !self.is_full;
             match self.is_full {
                 true => {
-                    world.set_capacity(world.occupied_bytes() + rng.in_range(0..2 * MIB as u64));
+                    let left_max = [32 * KIB, 256 * KIB, 2 * MIB][rng.in_range(0..3) as usize];
+                    world.set_capacity(world.occupied_bytes() + rng.in_range(0..left_max as u64));
                     coverage::hit("fault: full disk");
                 }
                 false => world.set_capacity(u64::MAX),
@@ -185,17 +195,30 @@ impl Chaos {
     }
 
     /// The power goes at one of the next writes; where batches have one size, perhaps at one in which a batch's
-    /// header lies across two blocks.
+    /// header lies across two blocks, or of which the beginning is lost and something behind it kept.
     pub fn cut_at_next_write(&mut self, world: &World, shape: Shape, rng: &mut Rng) {
-        if shape == Shape::Uniform && rng.chance(1, 2) {
-            let blocks: std::collections::BTreeSet<_> = (0..8).filter(|_| rng.chance(1, 2)).collect();
+        if let Shape::Uniform(size_bytes) = shape
+            && rng.chance(1, 2)
+        {
+            let is_crossing = size_bytes == CROSSING_SIZE_BYTES;
+            let blocks: std::collections::BTreeSet<_> =
+                (u64::from(!is_crossing)..8).filter(|_| rng.chance(1, 2)).collect();
             world.on_write(move |write| {
                 let path = write.path.to_string_lossy();
                 let is_segment = path.contains("/topics/") && (path.ends_with(".log") || path.ends_with(".spare"));
+                let is_long = write.length_bytes >= 3 * BLOCK;
                 let has_crossing = (write.offset / BLOCK + 1..(write.offset + write.length_bytes) / BLOCK)
-                    .any(|block| (1..21).contains(&(block * BLOCK % UNIFORM_SIZE_BYTES)));
-                (is_segment && !write.is_zeros && has_crossing).then(|| Tear::Blocks(blocks.clone()))
+                    .any(|block| (1..21).contains(&(block * BLOCK % CROSSING_SIZE_BYTES)));
+                let is_wanted = if is_crossing { has_crossing } else { is_long };
+                (is_segment && !write.is_zeros && is_wanted).then(|| Tear::Blocks(blocks.clone()))
             });
+            return;
+        }
+        if rng.chance(1, 3) {
+            // What a node writes seldom, and about other files.
+            let seldom = ["/meta/", "/checkpoint", ".new", ".spare"][rng.in_range(0..4) as usize];
+            let torn = tear(rng);
+            world.on_write(move |write| write.path.to_string_lossy().contains(seldom).then(|| torn.clone()));
             return;
         }
         let at = world.write_count() + rng.in_range(0..12);
@@ -240,8 +263,9 @@ fn slow_down(world: &World, rng: &mut Rng) {
 /// Operations that fail, a few times each.
 fn fail(world: &World, rng: &mut Rng) {
     for kind in DISK {
-        if rng.chance(1, 4) {
-            let skip = rng.in_range(0..300);
+        if rng.chance(1, 3) {
+            let skip_max = [20, 100, 300][rng.in_range(0..3) as usize];
+            let skip = rng.in_range(0..skip_max);
             world.inject(Rule::new(kind, Fault::Error(libc::EIO)).skip(skip).times(rng.in_range(1..3)));
         }
     }

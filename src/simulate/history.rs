@@ -9,6 +9,7 @@ use super::audit::Audit;
 use super::chaos::Chaos;
 use super::committer::Committer;
 use super::compacted::Compacted;
+use super::member::Member;
 use super::model::{End, Model, PartKey, TopicState};
 use super::plan::{Plan, Shape};
 use super::reader::Reader;
@@ -115,6 +116,9 @@ struct History<'a> {
     admin: Admin,
     committer: Committer,
     compacted: Option<Compacted>,
+    members: Vec<Member>,
+    /// When the last life ended.
+    ended_at: Monotonic,
 }
 
 /// What a life ends with, and whether it came from a power cut on the way.
@@ -135,6 +139,8 @@ impl<'a> History<'a> {
             compacted: plan.has_compacted.then(|| Compacted::new(Rng::new(plan.seed ^ 0xc0a9))),
             admin: Admin::new(rng.fork()),
             committer: Committer::new(0, rng.fork()),
+            members: (0..plan.member_count).map(|id| Member::new(id, rng.fork())).collect(),
+            ended_at: Monotonic(0),
             writers: (0..plan.writer_count)
                 .map(|id| Writer::new(id, Rng::new(plan.seed ^ u64::from(id) << 32)))
                 .collect(),
@@ -149,6 +155,7 @@ impl<'a> History<'a> {
             let mut rng = Rng::new(self.plan.seed ^ (life + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
             let (end, has_errors) = self.live(life, &mut rng)?;
             self.model.end_life(end, has_errors);
+            self.ended_at = self.world.now().monotonic;
             match end {
                 End::Stop => self.told.stop_count += 1,
                 End::Kill => self.told.kill_count += 1,
@@ -170,7 +177,7 @@ impl<'a> History<'a> {
 
     fn spec(&self, rng: &mut Rng, shard_count: u16) -> Spec {
         let segment_kib = match self.plan.shape {
-            Shape::Uniform => 40,
+            Shape::Uniform(_) => 40,
             Shape::Mixed => [64, 72, 256][rng.in_range(0..3) as usize],
         };
         let mut spec = Spec::new(shard_count)
@@ -180,7 +187,9 @@ impl<'a> History<'a> {
             .set("log.cleaner.backoff.ms", 20)
             .set("log.cleaner.dedupe.buffer.size", if self.plan.seed % 4 == 3 { 24 * 40 } else { MIB })
             .set("offsets.topic.segment.bytes", 16 * KIB)
-            .set("offsets.topic.num.partitions", 3);
+            .set("offsets.topic.num.partitions", 3)
+            .set("group.min.session.timeout.ms", 500)
+            .set("group.initial.rebalance.delay.ms", 100);
         spec.tail_size_bytes = [64 * KIB, MIB][rng.in_range(0..2) as usize];
         spec.is_disorderly = rng.chance(1, 3);
         spec
@@ -222,11 +231,14 @@ impl<'a> History<'a> {
         }
         chaos.begin(&self.world, self.world.now().monotonic);
         self.writers.iter_mut().for_each(Writer::begin_life);
-        self.readers.iter_mut().for_each(|reader| reader.begin_life(usize::from(shard_count)));
+        self.readers.iter_mut().for_each(|reader| reader.begin_life(usize::from(shard_count), self.plan.slow_readers));
         self.admin.begin_life();
         self.committer.begin_life();
         let wall_ms = self.world.now().wall.0;
         self.compacted.iter_mut().for_each(|client| client.begin_life(wall_ms));
+        self.model.group.begin_life();
+        let ended_at = self.ended_at;
+        self.members.iter_mut().for_each(|member| member.begin_life(ended_at, now));
         let played = self.play(&mut node, chaos, rng)?;
         self.told.request_count += node.shards.iter().map(|shard| shard.broker().counters.requests).sum::<u64>();
         match (played, chaos.end) {
@@ -301,6 +313,7 @@ impl<'a> History<'a> {
         let clients = clients.chain(self.compacted.iter().map(Compacted::next_at));
         let now = self.world.now().monotonic;
         let wanted = clients
+            .chain(self.members.iter().map(Member::next_at))
             .chain([self.admin.next_at(), self.committer.next_at(), chaos.next_at()])
             .filter(|at| *at > now)
             .min();
@@ -308,8 +321,8 @@ impl<'a> History<'a> {
         if !node.step_by(limit) {
             return Ok(false);
         }
-        chaos.act(&self.world, node, &mut self.writers, &mut self.readers, &mut self.story);
-        self.check_memory(node, chaos)?;
+        chaos.act(&self.world, node, &mut self.writers, &mut self.readers, &mut self.members, &mut self.story);
+        self.check_memory(node)?;
         let now = self.world.now();
         let mut scene = Scene {
             world: &self.world,
@@ -334,6 +347,9 @@ impl<'a> History<'a> {
         self.admin.act(&mut scene)?;
         self.committer.act(&mut scene)?;
         self.compacted.iter_mut().try_for_each(|client| client.act(&mut scene))?;
+        for member in &mut self.members {
+            member.act(&mut scene)?;
+        }
         Ok(!self.world.is_power_cut())
     }
 
@@ -349,13 +365,14 @@ impl<'a> History<'a> {
             let open: usize = self.writers.iter().map(|writer| writer.open_count(offline)).sum();
             let asked: usize = self.readers.iter().map(Reader::under_way_count).sum();
             let asked = asked + self.compacted.as_ref().map_or(0, Compacted::under_way_count);
+            let asked = asked + self.members.iter().map(Member::under_way_count).sum::<usize>();
             if open + asked + self.admin.under_way_count() + self.committer.under_way_count() == 0 {
                 break;
             }
             if self.world.now().monotonic > until {
                 return violated(
                     Checker::Answers,
-                    format!("after {SETTLE_TIME_MAX:?} {open} batches and {asked} fetches are open"),
+                    format!("after {SETTLE_TIME_MAX:?} {open} batches and {asked} other questions are open"),
                 );
             }
             if !self.step(node, chaos, false)? {
@@ -376,14 +393,12 @@ impl<'a> History<'a> {
         Ok(true)
     }
 
-    fn check_memory(&self, node: &SimNode, chaos: &Chaos) -> Result<(), Violation> {
-        for shard in &node.shards {
-            let pool = shard.broker().io.pool_use();
-            if pool.0 > pool.1 {
-                return violated(Checker::Memory, format!("{} of {} bytes are in use", pool.0, pool.1));
+    fn check_memory(&self, node: &SimNode) -> Result<(), Violation> {
+        for bound in node.bounds() {
+            if bound.used > bound.max {
+                return violated(Checker::Memory, format!("{}: {} of {}", bound.what, bound.used, bound.max));
             }
         }
-        let _ = chaos;
         Ok(())
     }
 
@@ -392,9 +407,7 @@ impl<'a> History<'a> {
         for shard in &node.shards {
             let broker = shard.broker();
             let used = broker.io.pool_use().0;
-            let tail = broker.options.tail_size_bytes;
-            let connections = broker.connection_count() * 64 * KIB;
-            let bound = tail + connections + self.model.parts.len() * QUIET_PARTITION_BYTES + 256 * KIB;
+            let bound = broker.quiet_bytes_max(QUIET_PARTITION_BYTES);
             if used > bound {
                 return violated(Checker::Memory, format!("a quiet shard holds {used} bytes, more than {bound}"));
             }

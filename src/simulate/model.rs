@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 
 use uuid::Uuid;
 
+use super::groups::GroupModel;
 use super::violation::{Checker, Violation, violated};
 use super::wire::Batch;
 use crate::base::time::Monotonic;
@@ -148,6 +149,8 @@ pub struct Model {
     pub parts: BTreeMap<PartKey, Part>,
     /// Batches acknowledged so far.
     pub acked_count: u64,
+    /// What the members of a group were told.
+    pub group: GroupModel,
 }
 
 impl Model {

@@ -4,7 +4,11 @@
 //! caught one level below, where `storage::tests` puts the worst case together by hand.
 
 use super::history::{Outcome, run};
-use super::plan::{Faults, Plan, Shape};
+use super::model::{End, Keeps};
+use super::plan::{
+    ALIGNED_SIZE_BYTES, CROSSING_SIZE_BYTES, Faults, Plan, SLOW_CHECKPOINTS, SLOW_COMMITS, SLOW_OFFSETS, SLOW_RENAMES,
+    SLOW_SEALS, Shape, Slow,
+};
 use crate::base::mutant::Guard;
 
 /// A broken rule.
@@ -30,12 +34,22 @@ enum Aim {
     Calm,
     /// Crashes, and little else.
     Crashes,
-    /// Crashes, batches of one size and segments that are used again and again.
-    Reuse,
+    /// Crashes, batches of one size and segments that are used again and again; these things are slow.
+    Reuse(u64, &'static [Slow]),
+    /// Topics that do not sync each write, and power cuts; these things are slow.
+    Unsynced(&'static [Slow]),
+    /// Nothing but kills, and writes that take long.
+    Kills,
     /// Connections that are lost, and crashes.
     Doubt,
-    /// Topics that come and go, on a slow disk.
+    /// The same, and writes that take long.
+    SlowDoubt,
+    /// Connections that are lost, and no crashes.
+    Resets,
+    /// Topics that come and go, and their directories slowly.
     Topics,
+    /// Members of a group and committed offsets, whose records are written slowly.
+    Groups,
     /// Segments that are used again and again, and slow readers.
     Readers,
     /// A compacted topic, and crashes.
@@ -51,23 +65,58 @@ const fn rare(name: &'static str, what: &'static str, aim: Aim, seed_count_max: 
 }
 
 /// All of them.
-pub const ALL: [Mutant; 34] = [
+pub const ALL: [Mutant; 41] = [
     mutant("skip_sync", "commits are not synced", Aim::Crashes, 10),
-    rare("skip_two_step", "a header across two blocks of a reused file is written in one step", Aim::Reuse, 200),
+    mutant(
+        "skip_two_step",
+        "a header across two blocks of a reused file is written in one step",
+        Aim::Reuse(CROSSING_SIZE_BYTES, &[]),
+        60,
+    ),
     mutant("skip_tail_carry", "a new buffer does not begin with the unfinished block", Aim::Crashes, 10),
-    rare("roll_without_wait", "a new segment is begun before the old one's end is durable", Aim::Reuse, 100),
-    rare("reuse_before_sync_dir", "a freed file is overwritten before its renaming is durable", Aim::Reuse, 200),
-    rare("skip_zeroing", "recovery leaves what lies behind the end", Aim::Reuse, 100),
+    mutant(
+        "roll_without_wait",
+        "a new segment is begun before the old one's end is durable",
+        Aim::Unsynced(SLOW_SEALS),
+        100,
+    ),
+    mutant(
+        "reuse_before_sync_dir",
+        "a freed file is overwritten before its renaming is durable",
+        Aim::Reuse(CROSSING_SIZE_BYTES, SLOW_SEALS),
+        100,
+    ),
+    rare(
+        "skip_zeroing",
+        "recovery leaves what lies behind the end, and takes batches of any epoch",
+        Aim::Reuse(ALIGNED_SIZE_BYTES, &[]),
+        200,
+    ),
     mutant("ack_before_write", "a batch is acknowledged when it is staged", Aim::Crashes, 10),
-    rare("checkpoint_beyond_sync", "a checkpoint describes what is not synced", Aim::Reuse, 100),
-    rare("free_before_checkpoint", "segments go before the log start is durable", Aim::Reuse, 40),
-    rare("reuse_under_a_reader", "a segment is reused while a reader has it", Aim::Readers, 100),
+    mutant(
+        "checkpoint_beyond_sync",
+        "a checkpoint describes what is not synced",
+        Aim::Reuse(CROSSING_SIZE_BYTES, SLOW_COMMITS),
+        100,
+    ),
+    mutant(
+        "free_before_checkpoint",
+        "segments go before the log start is durable",
+        Aim::Reuse(CROSSING_SIZE_BYTES, SLOW_CHECKPOINTS),
+        20,
+    ),
+    mutant("reuse_under_a_reader", "a segment is reused while a reader has it", Aim::Readers, 100),
     mutant("skip_directory_sync", "a new partition's directory is not synced", Aim::Crashes, 20),
     mutant("keep_leader_epoch", "a start does not raise the leader epoch", Aim::Crashes, 10),
     mutant("forget_producers", "recovery forgets what idempotent producers wrote", Aim::Doubt, 20),
     mutant("append_duplicates", "a batch that is sent again is appended again", Aim::Doubt, 20),
-    rare("answer_duplicates_at_once", "a batch sent again is answered before the first is durable", Aim::Doubt, 200),
-    rare("start_without_lock", "a start does not wait for the dead process's last write", Aim::Crashes, 60),
+    mutant(
+        "answer_duplicates_at_once",
+        "a batch sent again is answered before the first is durable",
+        Aim::SlowDoubt,
+        60,
+    ),
+    mutant("start_without_lock", "a start does not wait for the dead process's last write", Aim::Kills, 40),
     mutant("let_requests_overtake", "a request that must wait is overtaken", Aim::Any, 10),
     mutant("refuse_instead_of_holding", "a request that must wait is refused", Aim::Calm, 10),
     mutant("forget_an_answer", "some requests are never answered", Aim::Calm, 10),
@@ -77,7 +126,6 @@ pub const ALL: [Mutant; 34] = [
     mutant("look_up_one_too_far", "an offset by time is one too great", Aim::Any, 10),
     mutant("retain_nothing", "topics without retention by size get one", Aim::Any, 10),
     mutant("apply_at_the_controller_only", "shards say that they know a topic and do not", Aim::Topics, 10),
-    rare("write_into_a_deleted_directory", "a topic created again uses the old one's directory", Aim::Topics, 60),
     mutant("drop_the_last_value", "compaction drops a key's last record", Aim::Compaction, 10),
     mutant("tombstones_go_early", "compaction drops tombstones at once", Aim::Compaction, 20),
     mutant("forget_gaps", "reads do not expect that offsets are gone", Aim::Compaction, 20),
@@ -85,7 +133,15 @@ pub const ALL: [Mutant; 34] = [
     rare("swap_before_sync", "a compacted segment takes its place before it is synced", Aim::Compaction, 100),
     rare("swap_without_name", "it replaces several without a name that says so", Aim::Compaction, 100),
     rare("swap_without_checkpoint", "no checkpoint says that sealed segments change", Aim::Compaction, 60),
-    rare("leak_buffers", "a connection's memory does not come back", Aim::Doubt, 40),
+    mutant("write_into_a_deleted_directory", "a topic created again uses the old one's directory", Aim::Topics, 60),
+    mutant("leak_buffers", "a connection's memory does not come back", Aim::Resets, 20),
+    mutant("leave_records_out", "some reads begin too far behind", Aim::Calm, 10),
+    mutant("give_records_again", "some reads begin too early", Aim::Calm, 10),
+    mutant("commit_before_durable", "an offset is committed before it is durable", Aim::Groups, 20),
+    mutant("assign_before_durable", "an assignment is given out before it is durable", Aim::Groups, 20),
+    mutant("keep_generation", "a rebalance does not raise the generation", Aim::Groups, 10),
+    mutant("forget_heartbeats", "heartbeats do not keep a member alive", Aim::Groups, 60),
+    mutant("take_commits_of_anybody", "whoever was a member may commit", Aim::Groups, 20),
 ];
 
 impl Mutant {
@@ -96,7 +152,7 @@ impl Mutant {
 
     /// The plan of a seed that meets it soon.
     pub fn plan(&self, seed: u64) -> Plan {
-        let plan = Plan { life_count: 6, ..Plan::new(seed) };
+        let plan = Plan { life_count: 6, slow: &[], member_count: 0, has_compacted: false, ..Plan::new(seed) };
         let none = Faults {
             delays: false,
             errors: false,
@@ -111,20 +167,43 @@ impl Mutant {
             Aim::Any => plan,
             Aim::Calm => Plan { faults: Faults { crashes: false, ..none }, writer_count: 2, reader_count: 3, ..plan },
             Aim::Crashes => Plan { faults: none, goal_max: 60, ..plan },
-            Aim::Reuse => {
-                Plan { faults: none, shape: Shape::Uniform, topic_count_max: 2, goal_max: 400, life_count: 8, ..plan }
+            Aim::Reuse(size_bytes, slow) => {
+                let shape = Shape::Uniform(size_bytes);
+                Plan { faults: none, shape, slow, topic_count_max: 2, goal_max: 400, life_count: 8, ..plan }
             }
-            Aim::Doubt => Plan { faults: Faults { network: true, ..none }, writer_count: 4, goal_max: 120, ..plan },
-            Aim::Topics => {
-                let faults = Faults { delays: true, ..none };
-                Plan { faults, topic_count_max: 4, goal_max: 300, shard_count_max: 3, ..plan }
+            Aim::Unsynced(slow) => {
+                let (shape, keeps) = (Shape::Uniform(CROSSING_SIZE_BYTES), Some(Keeps::Write));
+                let plan = Plan { faults: none, shape, slow, keeps, end: Some(End::Cut), ..plan };
+                Plan { topic_count_max: 2, goal_max: 400, life_count: 8, ..plan }
             }
             Aim::Compaction => Plan { faults: none, has_compacted: true, topic_count_max: 1, writer_count: 1, ..plan },
-            Aim::Readers => Plan {
+            Aim::Kills => {
+                Plan { faults: none, slow: SLOW_COMMITS, end: Some(End::Kill), goal_max: 60, life_count: 10, ..plan }
+            }
+            Aim::SlowDoubt => Plan {
                 faults: Faults { network: true, ..none },
-                shape: Shape::Uniform,
+                slow: SLOW_COMMITS,
+                end: Some(End::Cut),
+                writer_count: 4,
+                goal_max: 120,
+                ..plan
+            },
+            Aim::Doubt => Plan { faults: Faults { network: true, ..none }, writer_count: 4, goal_max: 120, ..plan },
+            Aim::Resets => {
+                let faults = Faults { network: true, crashes: false, ..none };
+                Plan { faults, writer_count: 4, reader_count: 4, goal_max: 200, ..plan }
+            }
+            Aim::Topics => {
+                let slow = SLOW_RENAMES;
+                Plan { faults: none, slow, topic_count_max: 4, goal_max: 300, shard_count_max: 3, ..plan }
+            }
+            Aim::Groups => Plan { faults: none, slow: SLOW_OFFSETS, member_count: 4, goal_max: 400, ..plan },
+            Aim::Readers => Plan {
+                faults: none,
+                shape: Shape::Uniform(CROSSING_SIZE_BYTES),
                 topic_count_max: 1,
                 reader_count: 4,
+                slow_readers: true,
                 goal_max: 400,
                 ..plan
             },

@@ -3,8 +3,9 @@
 //! Each life of the broker draws from a generator of its own, so that a plan with fewer lives begins with the same
 //! ones.
 
+use super::model::{End, Keeps};
 use crate::base::rng::Rng;
-use crate::io::sim::WorldOptions;
+use crate::io::sim::{OpKind, WorldOptions};
 
 /// Which faults a history may meet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,17 +28,43 @@ pub struct Faults {
     pub crashes: bool,
 }
 
-/// The size of every batch in histories of that shape: some of their headers lie across two blocks.
-pub const UNIFORM_SIZE_BYTES: u64 = 1204;
+/// A size of batches of which some headers lie across two blocks.
+pub const CROSSING_SIZE_BYTES: u64 = 1204;
+/// A size of batches of which every second one begins with a block.
+pub const ALIGNED_SIZE_BYTES: u64 = 2048;
 
 /// What batches and segments look like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shape {
     /// All sizes.
     Mixed,
-    /// Batches of one size in small, reused segments: what is left of an old one lies where the new one begins.
-    Uniform,
+    /// Batches of one size in bytes in small, reused segments: what is left of an old one lies where the new one
+    /// begins.
+    Uniform(u64),
 }
+
+/// Operations that take long: their kind, a part of the path, and for how many milliseconds at most.
+pub type Slow = (OpKind, &'static str, u64);
+
+/// Checkpoints lag far behind what they describe.
+pub const SLOW_CHECKPOINTS: &[Slow] = &[(OpKind::Write, "checkpoint", 150)];
+/// Sealing takes long: what follows a roll waits, and renamings stay in the air.
+pub const SLOW_SEALS: &[Slow] = &[(OpKind::Truncate, ".log", 300)];
+/// Writes of segments take long and differ: what was begun later may be there first.
+pub const SLOW_COMMITS: &[Slow] = &[(OpKind::Write, ".log", 40), (OpKind::Write, ".spare", 40)];
+/// Directories of deleted topics stay for a while.
+pub const SLOW_RENAMES: &[Slow] = &[(OpKind::Rename, "/topics/", 400)];
+/// Making the next file takes long.
+pub const SLOW_FILES: &[Slow] = &[(OpKind::Open, ".spare", 200), (OpKind::WriteZeros, "", 50)];
+/// What groups commit takes long.
+pub const SLOW_OFFSETS: &[Slow] = &[(OpKind::Write, "__consumer_offsets", 100)];
+/// Sidecars come late.
+pub const SLOW_SIDECARS: &[Slow] = &[(OpKind::Write, ".new", 300)];
+/// The metadata log takes long.
+pub const SLOW_METADATA: &[Slow] = &[(OpKind::Write, "/meta/", 60)];
+
+const SLOW: [&[Slow]; 8] =
+    [SLOW_CHECKPOINTS, SLOW_SEALS, SLOW_COMMITS, SLOW_RENAMES, SLOW_FILES, SLOW_OFFSETS, SLOW_SIDECARS, SLOW_METADATA];
 
 /// What a history is made of.
 #[derive(Clone, Debug)]
@@ -50,6 +77,8 @@ pub struct Plan {
     pub writer_count: u32,
     /// Clients that fetch.
     pub reader_count: u32,
+    /// Clients that are members of a group.
+    pub member_count: u32,
     /// Topics at a time.
     pub topic_count_max: usize,
     /// Batches that are acknowledged in a life before it may end.
@@ -64,6 +93,14 @@ pub struct Plan {
     pub faults: Faults,
     /// There is a compacted topic.
     pub has_compacted: bool,
+    /// What takes long in every life.
+    pub slow: &'static [Slow],
+    /// Every reader takes its answers late, not only some.
+    pub slow_readers: bool,
+    /// What acknowledgements of every topic survive; without it each topic is another.
+    pub keeps: Option<Keeps>,
+    /// How every life ends; without it by chance.
+    pub end: Option<End>,
 }
 
 impl Plan {
@@ -73,9 +110,9 @@ impl Plan {
         let mut often = |of: u64| rng.chance(2, of);
         let faults = Faults {
             delays: often(3),
-            errors: often(8),
+            errors: often(6),
             corruption: often(8),
-            full: often(8),
+            full: often(6),
             network: often(3),
             clock: often(4),
             stalls: often(3),
@@ -89,10 +126,19 @@ impl Plan {
             topic_count_max: rng.in_range(1..5) as usize,
             goal_max: 260,
             shard_count_max: 1 + rng.in_range(0..4) as u16,
-            shape: if rng.chance(1, 3) { Shape::Uniform } else { Shape::Mixed },
+            shape: match rng.in_range(0..6) {
+                0 => Shape::Uniform(CROSSING_SIZE_BYTES),
+                1 => Shape::Uniform(ALIGNED_SIZE_BYTES),
+                _ => Shape::Mixed,
+            },
             world: rng.in_range(0..3),
             faults,
             has_compacted: seed % 2 == 1,
+            member_count: rng.in_range(0..5) as u32,
+            slow_readers: false,
+            keeps: None,
+            end: None,
+            slow: if rng.chance(1, 3) { SLOW[rng.in_range(0..SLOW.len() as u64) as usize] } else { &[] },
         }
     }
 
@@ -103,8 +149,9 @@ impl Plan {
             1 => WorldOptions::default(),
             _ => WorldOptions::harsh(),
         };
-        // As a day in 2025, so that retention by time is far from anything at first.
-        WorldOptions { wall_start_ms: 1_750_000_000_000, ..options }
+        // As a day in 2025, so that retention by time is far from anything at first. What a killed process has handed
+        // over may take long.
+        WorldOptions { wall_start_ms: 1_750_000_000_000, outlive_ns: 0..=400_000_000, ..options }
     }
 
     /// Plans that are smaller by one thing, the greatest steps first.
@@ -123,10 +170,13 @@ impl Plan {
         add("one writer", self.writer_count > 1, &|p| p.writer_count = 1);
         add("no reader", self.reader_count > 0, &|p| p.reader_count = 0);
         add("no compacted topic", self.has_compacted, &|p| p.has_compacted = false);
+        add("no member", self.member_count > 0, &|p| p.member_count = 0);
+        add("nothing that is always slow", !self.slow.is_empty(), &|p| p.slow = &[]);
         add("one shard", self.shard_count_max > 1, &|p| p.shard_count_max = 1);
         add("half the batches", self.goal_max > 4, &|p| p.goal_max /= 2);
         add("a writer less", self.writer_count > 2, &|p| p.writer_count -= 1);
         add("a reader less", self.reader_count > 1, &|p| p.reader_count -= 1);
+        add("a member less", self.member_count > 1, &|p| p.member_count -= 1);
         add("a topic less", self.topic_count_max > 2, &|p| p.topic_count_max -= 1);
         add("a shard less", self.shard_count_max > 2, &|p| p.shard_count_max -= 1);
         add("no delays", self.faults.delays, &|p| p.faults.delays = false);

@@ -27,6 +27,8 @@ const LIST: i16 = 7;
 /// How long a long poll may sleep on what it waits for, where nothing is slow.
 const WAKE_TIME_MAX: Duration = Duration::from_secs(3);
 const EARLIEST: i64 = -2;
+/// How long it waits after a refusal.
+const REFUSED_PAUSE: Duration = Duration::from_millis(50);
 
 /// What was asked of one partition, and what was known then.
 #[derive(Clone, Copy)]
@@ -52,6 +54,8 @@ pub struct Reader {
     next_at: Monotonic,
     pace_us: u64,
     window_bytes: Option<usize>,
+    /// It takes what it was sent late, again and again.
+    is_slow: bool,
 }
 
 impl Reader {
@@ -67,18 +71,20 @@ impl Reader {
             next_at: Monotonic(0),
             pace_us: 0,
             window_bytes: None,
+            is_slow: false,
         }
     }
 
     /// A life begins.
-    pub fn begin_life(&mut self, shard_count: usize) {
+    pub fn begin_life(&mut self, shard_count: usize, must_be_slow: bool) {
         self.link = None;
         self.shard = self.rng.in_range(0..shard_count as u64) as usize;
         self.positions.clear();
         self.session = None;
         self.next_at = Monotonic(0);
         self.pace_us = [0, 500, 20_000][self.rng.in_range(0..3) as usize];
-        self.window_bytes = self.rng.chance(1, 4).then(|| self.rng.in_range(512..20_000) as usize);
+        self.window_bytes = (must_be_slow || self.rng.chance(1, 4)).then(|| self.rng.in_range(512..20_000) as usize);
+        self.is_slow = must_be_slow || self.window_bytes.is_some() && self.rng.chance(1, 2);
     }
 
     /// Takes answers and asks on.
@@ -88,7 +94,10 @@ impl Reader {
             while let Some((question, frame)) = link.take(scene.now)? {
                 match question {
                     Question::Fetch { asked, is_session, .. } => {
-                        fetched(&mut self.positions, &mut self.session, &asked, is_session, frame, scene, &who)?;
+                        let (positions, session) = (&mut self.positions, &mut self.session);
+                        if fetched(positions, session, &asked, is_session, frame, scene, &who)? {
+                            self.next_at = scene.now + REFUSED_PAUSE;
+                        }
                     }
                     Question::List { key, time, asked } => {
                         listed(&mut self.positions, key, time, asked, frame, scene, &who)?;
@@ -111,6 +120,9 @@ impl Reader {
         if self.link.as_ref().is_some_and(|link| link.under_way_count() == 0) {
             self.next_at = scene.now + Duration::from_micros(self.rng.in_range(0..=2 * self.pace_us));
             self.ask(scene);
+            if let (true, Some(link)) = (self.is_slow, &mut self.link) {
+                link.deaf_until = scene.now + Duration::from_millis(self.rng.in_range(0..700));
+            }
         }
         Ok(())
     }
@@ -300,6 +312,7 @@ pub fn list_request(name: &str, index: i32, time: i64) -> ListOffsetsRequest {
     ListOffsetsRequest::default().with_replica_id((-1).into()).with_topics(vec![topic])
 }
 
+/// Takes an answer to a fetch. True if some of it was refused, with a reason.
 fn fetched(
     positions: &mut BTreeMap<PartKey, i64>,
     session: &mut Option<(i32, i32, BTreeMap<PartKey, i64>)>,
@@ -308,13 +321,13 @@ fn fetched(
     frame: Bytes,
     scene: &mut Scene<'_>,
     who: &str,
-) -> Result<(), Violation> {
+) -> Result<bool, Violation> {
     let response = decode::<FetchRequest>(frame, FETCH)?;
     match error_of(response.error_code)? {
         ErrorCode::None => {}
         ErrorCode::FetchSessionIdNotFound | ErrorCode::InvalidFetchSessionEpoch if is_session => {
             *session = None;
-            return Ok(());
+            return Ok(false);
         }
         error => return violated(Checker::Refusals, format!("{who}: a fetch is refused: {error:?}")),
     }
@@ -325,7 +338,7 @@ fn fetched(
             *session = None;
         }
     }
-    let (mut size_bytes, mut missing) = (0, None);
+    let (mut size_bytes, mut missing, mut is_refused) = (0, None, false);
     for topic in response.responses {
         for data in topic.partitions {
             let key = PartKey { topic: topic.topic_id, index: data.partition_index };
@@ -334,6 +347,7 @@ fn fetched(
             };
             let size = data.records.as_ref().map_or(0, Bytes::len);
             size_bytes += size;
+            is_refused |= data.error_code != 0;
             let end = data.high_watermark;
             if data.error_code == 0 && size == 0 && end > asked.position {
                 missing = Some((key, asked.position, end));
@@ -345,7 +359,7 @@ fn fetched(
         Some(missing) if size_bytes == 0 => {
             violated(Checker::Gaps, format!("{who}: nothing came although there is something: {missing:?}"))
         }
-        _ => Ok(()),
+        _ => Ok(is_refused),
     }
 }
 
@@ -405,9 +419,12 @@ fn part_fetched(
     let mut expected = None;
     for batch in &batches {
         let at = batch.base_offset;
-        let goes_on = expected.map_or(at <= asked.position && batch.next_offset > asked.position, |next| next == at);
-        if !goes_on {
-            return violated(Checker::Gaps, format!("{who}: {expected:?} is next, {at} came"));
+        let position = expected.unwrap_or(asked.position);
+        if at > position {
+            return violated(Checker::PollSkip, format!("{who}: {position} is next, {at} came"));
+        }
+        if batch.next_offset <= position || (expected.is_some() && at < position) {
+            return violated(Checker::PollBack, format!("{who}: {position} is next, {at} came"));
         }
         expected = Some(batch.next_offset);
         let index = part.identify(batch, &who)?;

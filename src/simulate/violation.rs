@@ -17,9 +17,12 @@ pub enum Checker {
     ReadYourWrites,
     Epochs,
     Times,
+    PollSkip,
+    PollBack,
     Metadata,
     Commits,
     Compaction,
+    Groups,
     Answers,
     Wakes,
     Refusals,
@@ -30,7 +33,7 @@ pub enum Checker {
 
 impl Checker {
     /// Every checker.
-    pub const ALL: [Checker; 20] = [
+    pub const ALL: [Checker; 23] = [
         Checker::Durability,
         Checker::Order,
         Checker::Gaps,
@@ -42,9 +45,12 @@ impl Checker {
         Checker::ReadYourWrites,
         Checker::Epochs,
         Checker::Times,
+        Checker::PollSkip,
+        Checker::PollBack,
         Checker::Metadata,
         Checker::Commits,
         Checker::Compaction,
+        Checker::Groups,
         Checker::Answers,
         Checker::Wakes,
         Checker::Refusals,
@@ -68,8 +74,11 @@ impl Checker {
             Checker::Epochs => "leader epochs never go back, and every start raises them",
             Checker::Times => "offsets by time are the first record at or after it",
             Checker::Compaction => "of each key the last record stays, a tombstone for its time, and no key comes back",
+            Checker::PollSkip => "the next fetch leaves nothing out",
+            Checker::PollBack => "the next fetch gives nothing again",
             Checker::Metadata => "a topic that was created is known everywhere, a deleted one nowhere",
             Checker::Commits => "the last offset that a group was told is committed is what it reads",
+            Checker::Groups => "a share has one owner in a generation, generations only rise, living members are known",
             Checker::Answers => "every request is answered, in order, or its connection ends",
             Checker::Wakes => "a long poll is woken by what it waits for",
             Checker::Refusals => "nothing is refused without a reason",

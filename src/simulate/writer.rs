@@ -14,7 +14,7 @@ use kafka_protocol::messages::{InitProducerIdRequest, ProduceRequest};
 
 use super::link::{Link, decode};
 use super::model::{PartKey, Sent, TopicState};
-use super::plan::{Shape, UNIFORM_SIZE_BYTES};
+use super::plan::Shape;
 use super::scene::{Scene, error_of};
 use super::violation::{Checker, Violation, violated};
 use super::wire::{self, Session};
@@ -249,7 +249,7 @@ impl Writer {
         let rng = &mut self.rng;
         let (count, size) = match scene.plan.shape {
             // Less what stands around the value.
-            Shape::Uniform => (1, UNIFORM_SIZE_BYTES - 70),
+            Shape::Uniform(size_bytes) => (1, size_bytes - 70),
             Shape::Mixed if rng.chance(1, 50) => (1, rng.in_range(8_000..60_000)),
             Shape::Mixed => (rng.in_range(1..4), rng.in_range(0..=self.size_bytes_max)),
         };

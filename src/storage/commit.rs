@@ -106,6 +106,7 @@ impl Log {
             return;
         }
         if let Some((from, to)) = write.rest.take() {
+            coverage::hit("commit: the second of two steps");
             let segment = self.segment(write.chunk.segment).expect("it is not sealed before it is written");
             let file = segment.direct.clone().expect("it is not sealed yet");
             let slice = write.chunk.slice_padded(from, to);
@@ -152,6 +153,7 @@ impl Log {
             return self.fail("sync", &error);
         }
         if self.offline.is_none() {
+            coverage::hit("commit: a sync of several writes");
             self.advance_durable(covered);
             // A commit may have waited for it.
             self.commit(io);
@@ -232,6 +234,7 @@ impl Log {
             && !self.close_without_checkpoint
         {
             // One attempt: without a checkpoint the next start scans further, no more.
+            coverage::hit("checkpoint: of a log that closes");
             self.close_without_checkpoint = true;
             self.checkpoints.wanted = true;
             return self.go_on(io);

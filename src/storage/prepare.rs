@@ -183,7 +183,10 @@ impl Log {
         match (enough, self.space.is_full(now)) {
             (true, _) => Room::Enough,
             (false, true) => Room::Full,
-            (false, false) => Room::Soon,
+            (false, false) => {
+                coverage::hit("space: a batch waits");
+                Room::Soon
+            }
         }
     }
 
@@ -192,6 +195,7 @@ impl Log {
         let (segment, up_to) = self.space.preparing.take().expect("a step completes once");
         match result {
             Ok(_) => {
+                coverage::hit("space: a step");
                 self.space.full_until = None;
                 if let Some(segment) = self.segment_mut(segment) {
                     segment.prepared_bytes = up_to;
@@ -231,7 +235,10 @@ impl Log {
                 coverage::hit("next file: a spare is reused");
                 (spare.name, spare.size_bytes, true)
             }
-            None => (FileName::Spare(self.end.offset).to_string(), 0, false),
+            None => {
+                coverage::hit("next file: a new one is made");
+                (FileName::Spare(self.end.offset).to_string(), 0, false)
+            }
         };
         steps.push(Step::Open { path: self.identity.dir.join(&name), options });
         if !reused {
@@ -252,8 +259,12 @@ impl Log {
     /// The next file could not be made for want of space: a spare is kept, a new file goes.
     pub(super) fn unmake_next(&mut self) {
         match self.making.take() {
-            Some((spare, true)) => self.spare = Some(spare),
+            Some((spare, true)) => {
+                coverage::hit("next file: no room for a spare, it is kept");
+                self.spare = Some(spare);
+            }
             Some((spare, false)) => {
+                coverage::hit("next file: no room for a new one, it goes");
                 let path = self.identity.dir.join(spare.name);
                 self.jobs.push_back(Job::new(JobKind::Free, None, [Step::Remove(path)]));
             }

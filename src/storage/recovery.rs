@@ -127,6 +127,7 @@ pub fn recover<I: Io>(
     check_identity(io, &log, &known, &files)?;
     if !known.had_data {
         // Nothing in it was ever acknowledged; the first append makes it anew.
+        coverage::hit("recovery: of a directory without data");
         return Ok((log, RecoveryStats::default()));
     }
     Recovery { io, log, files, stats: RecoveryStats::default(), epoch: LeaderEpoch(-1), now }.run(known.clean)
@@ -341,6 +342,7 @@ impl<I: Io> Recovery<'_, I> {
             if let Some(summary) = summary
                 && has_sidecar
             {
+                coverage::hit("recovery: a sealed segment, by the checkpoint");
                 self.push_sealed(
                     base,
                     Offset(summary.next_offset),
@@ -353,6 +355,7 @@ impl<I: Io> Recovery<'_, I> {
                 && has_sidecar
                 && let Some(contents) = self.sidecar(base)?
             {
+                coverage::hit("recovery: a sealed segment, by its sidecar");
                 let summary = &contents.segment;
                 if summary.next_offset != following.expect("it is not the last").0 {
                     return Err(corrupt(base, 0, "its sidecar does not end where the next segment begins"));
@@ -368,9 +371,11 @@ impl<I: Io> Recovery<'_, I> {
                 self.scan_sealed_again(base, following.expect("a later one is there"), state)?;
             } else {
                 let from = if base == state_base {
+                    coverage::hit("recovery: scans from the checkpoint's position");
                     self.take_states(state.producers.clone(), state.epochs.clone())?;
                     state.position_bytes
                 } else {
+                    coverage::hit("recovery: scans a later segment");
                     0
                 };
                 let file = self.open(base)?;
@@ -537,6 +542,7 @@ impl<I: Io> Recovery<'_, I> {
             let mut scanner = Scanner::new(self.io, file.clone())?;
             let length = scanner.length_bytes;
             if scanner.batch(0, length, expected)?.is_none() {
+                coverage::hit("recovery: a spare is not the next segment");
                 continue;
             }
             self.finish_sealing(end)?;
@@ -599,6 +605,8 @@ impl<I: Io> Recovery<'_, I> {
             self.io.run(Op::WriteZeros { file: file.clone(), offset: from, length_bytes: up_to - from })?;
             coverage::hit("recovery: zeros behind the end");
             self.stats.zeroed_bytes = up_to - from;
+        } else {
+            coverage::hit("recovery: nothing to zero");
         }
         // Batches that were found may be in the page cache of a controller, written and never synced.
         self.io.run(Op::Sync { file })?;
@@ -638,6 +646,7 @@ impl<I: Io> Recovery<'_, I> {
         let (base, end, offset) = (segment.base_offset, segment.size_bytes, segment.next_offset);
         let partial = align_down(end, BLOCK);
         if partial == end {
+            coverage::hit("recovery: the end is a block's");
             return Ok(());
         }
         coverage::hit("recovery: takes an unfinished block up");
@@ -774,6 +783,7 @@ fn reach<I: Io>(scanner: &mut Scanner<'_, I>, end: u64, offset: Offset) -> io::R
         && header.base_offset == offset
         && end + header.size_bytes as u64 <= length
     {
+        coverage::hit("recovery: a header without its body behind the end");
         from = end + header.size_bytes as u64;
     }
     Ok(align_down(from, BLOCK) + COMMIT_SIZE_BYTES_MAX as u64)

@@ -129,6 +129,7 @@ impl Log {
         let queued = self.jobs.iter().any(|job| job.kind == JobKind::Roll);
         let in_flight = self.in_flight.as_ref().is_some_and(|write| write.segment() == base);
         if !written || queued || in_flight || self.space.is_preparing(base) {
+            coverage::hit("roll: sealing waits");
             return;
         }
         let dir = self.identity.dir.clone();
@@ -313,6 +314,7 @@ impl Log {
         let Some(decision) = retention::decide(shape, policy, now.wall) else { return 0 };
         let mut decision = decision;
         if decision.roll_active && self.roll(io, now).is_err() {
+            coverage::hit("retention: the active segment stays for now");
             // The next file is being made, or the disk is full: what is sealed goes nevertheless and makes room, and
             // the next round finds the rest.
             let Some(last) = decision.sealed_count.checked_sub(1) else { return 0 };
@@ -320,6 +322,7 @@ impl Log {
             decision.log_start = self.next_log_start.max(Offset(sealed[last].next_offset));
         }
         self.raise_log_start(io, decision.log_start.min(self.high_watermark.offset));
+        coverage::hit(if decision.roll_active { "retention: of everything" } else { "retention: of sealed segments" });
         decision.sealed_count + usize::from(decision.roll_active)
     }
 
@@ -327,6 +330,10 @@ impl Log {
         if to > self.next_log_start {
             self.next_log_start = to;
             self.checkpoints.wanted = true;
+            if mutant::is_on("free_before_checkpoint") {
+                self.free_segments();
+                self.run_jobs(io);
+            }
             self.go_on(io);
         }
     }

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use super::classic::{Group, JoinTimer, earlier};
 use super::event::{Context, Effect, GroupError, GroupState, Joined};
 use super::member::Member;
+use crate::base::mutant;
 use crate::base::time::Monotonic;
 
 /// A rebalance that nobody has joined is looked at no more often, whatever timeout its members asked for.
@@ -119,7 +120,9 @@ impl<T> Group<T> {
             let at = context.now.monotonic + self.rebalance_timeout().max(POSTPONED_MIN);
             return self.set_join_timer(JoinTimer { at, extension: None });
         }
-        self.generation = next_generation(self.generation);
+        if self.generation < 1 || !mutant::is_on("keep_generation") {
+            self.generation = next_generation(self.generation);
+        }
         self.protocol = self.select_protocol();
         self.enter(GroupState::CompletingRebalance, context.now);
         self.answer_joins(context);

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::classic::{AssignmentWrite, Group};
 use super::event::{Context, Effect, GroupError, GroupState, SyncRequest};
+use crate::base::mutant;
 use crate::base::time::Monotonic;
 use crate::model::limits::GROUP_SIZE_BYTES_MAX;
 
@@ -101,7 +102,9 @@ impl<T> Group<T> {
         if generation != self.generation {
             return Err(GroupError::IllegalGeneration);
         }
-        self.renew(member_id, now);
+        if !mutant::is_on("forget_heartbeats") {
+            self.renew(member_id, now);
+        }
         match self.state {
             GroupState::PreparingRebalance => Err(GroupError::RebalanceInProgress),
             _ => Ok(()),
@@ -122,6 +125,9 @@ impl<T> Group<T> {
         }
         if generation < 0 && self.state == GroupState::Empty {
             // A tool, or a consumer that needs no group to share partitions.
+            return Ok(());
+        }
+        if mutant::is_on("take_commits_of_anybody") {
             return Ok(());
         }
         if generation < 0 && member_id.is_empty() && instance_id.is_none() {

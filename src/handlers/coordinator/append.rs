@@ -17,6 +17,7 @@ use super::offset_commit::Commit;
 use super::offset_delete::Delete;
 use super::offset_fetch::Fetch;
 use super::{HostState, Place};
+use crate::base::mutant;
 use crate::base::time::Monotonic;
 use crate::coordinator::group::event::Written;
 use crate::coordinator::records::Record;
@@ -233,7 +234,8 @@ impl<I: Io> Broker<I> {
     pub(in crate::handlers) fn follow_durable(&mut self, index: Place, slot: u32) {
         let high_watermark = self.partitions.get_mut(slot).log.high_watermark();
         while let Some(hosted) = self.coordinator.partitions.get_mut(&index)
-            && let Some(waiting) = hosted.waiting.pop_front_if(|waiting| waiting.end <= high_watermark)
+            && let Some(waiting) =
+                hosted.waiting.pop_front_if(|waiting| waiting.end <= high_watermark || is_too_early(&waiting.then))
         {
             self.follow(index, waiting.then, Ok(()));
         }
@@ -277,5 +279,14 @@ impl<I: Io> Broker<I> {
     /// The next turn comes at once.
     pub(super) fn coordinate_soon(&mut self) {
         self.deadlines.push(self.now.monotonic, Deadline::Coordinator);
+    }
+}
+
+/// True if a broken rule lets `then` be followed before its records are durable.
+fn is_too_early(then: &Continuation) -> bool {
+    match then {
+        Continuation::Group(_) => mutant::is_on("assign_before_durable"),
+        Continuation::OffsetCommit(_) => mutant::is_on("commit_before_durable"),
+        _ => false,
     }
 }

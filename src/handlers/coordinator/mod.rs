@@ -224,8 +224,14 @@ impl CoordinatorHost {
     }
 
     /// Bytes of the changes that are not in a log yet.
-    fn queued_size_bytes(&self) -> usize {
+    pub(super) fn queued_size_bytes(&self) -> usize {
         self.partitions.values().map(|hosted| hosted.queued_size_bytes).sum()
+    }
+
+    /// About what the groups of the shard take in memory.
+    #[cfg(any(test, feature = "simulate"))]
+    pub(super) fn groups_size_bytes(&self) -> usize {
+        self.partitions.values().map(|hosted| hosted.groups.size_bytes()).sum()
     }
 
     /// About what the committed offsets of the shard take in memory.
