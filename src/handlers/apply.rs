@@ -93,7 +93,12 @@ impl<I: Io> Broker<I> {
 
     /// What the log of a deleted partition tells: once its directory is renamed, its removal begins.
     pub(super) fn react_to_deletion(&mut self, slot: u32, events: Events) {
-        if events.closed {
+        if events.left_over {
+            // Its name is not free: the controller must not hear that it is. The next start tries again.
+            let partition = self.partitions.get_mut(slot);
+            partition.is_removed = true;
+            self.removals.left.insert(partition.id.topic, usize::MAX);
+        } else if events.closed {
             let dir = self.partitions.get_mut(slot).log.deleted_dir();
             let removal = Removal::start(&mut self.io, token::base(Kind::Removal, slot, 0), dir);
             self.removals.running.insert(slot, removal);

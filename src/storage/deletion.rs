@@ -21,7 +21,8 @@ impl Log {
         identity.parent.join(layout::deleted_dir_name(identity.topic_id, identity.partition))
     }
 
-    /// Renames the directory away, durably; `Events::closed` tells when, and then [`Removal`] may begin. Appends and
+    /// Renames the directory away, durably; `Events::closed` tells when, and then [`Removal`] may begin, unless it
+    /// comes with `Events::left_over`. Appends and
     /// reads are refused from now on, but writes and reads under way complete, and the log must take their
     /// completions ([`Log::is_quiet`]). The deletion itself must be durable before.
     pub fn delete_files(&mut self, io: &mut impl Io) -> Events {

@@ -44,6 +44,8 @@ pub struct Events {
     pub sealed: bool,
     /// `close` is complete: everything is durable.
     pub closed: bool,
+    /// With `closed`, of a deleted partition: its directory may still stand under its name.
+    pub left_over: bool,
 }
 
 impl Events {
@@ -58,6 +60,7 @@ impl Events {
         self.checkpointed |= other.checkpointed;
         self.sealed |= other.sealed;
         self.closed |= other.closed;
+        self.left_over |= other.left_over;
     }
 }
 

@@ -453,7 +453,7 @@ impl Log {
             JobKind::Delete => {
                 // The metadata says that it is deleted: a directory that is left is never adopted.
                 tracing::warn!(partition = %self.identity.dir.display(), %error, "directory not renamed");
-                self.events.closed = true;
+                (self.events.closed, self.events.left_over) = (true, true);
             }
         }
     }
