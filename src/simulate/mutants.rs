@@ -36,6 +36,8 @@ enum Aim {
     Crashes,
     /// Crashes, batches of one size and segments that are used again and again; these things are slow.
     Reuse(u64, &'static [Slow]),
+    /// Power cuts one soon after the other, at writes of which something behind the beginning is kept.
+    Remnants,
     /// Topics that do not sync each write, and power cuts; these things are slow.
     Unsynced(&'static [Slow]),
     /// Nothing but kills, and writes that take long.
@@ -67,11 +69,11 @@ const fn rare(name: &'static str, what: &'static str, aim: Aim, seed_count_max: 
 /// All of them.
 pub const ALL: [Mutant; 41] = [
     mutant("skip_sync", "commits are not synced", Aim::Crashes, 10),
-    mutant(
+    rare(
         "skip_two_step",
         "a header across two blocks of a reused file is written in one step",
         Aim::Reuse(CROSSING_SIZE_BYTES, &[]),
-        60,
+        200,
     ),
     mutant("skip_tail_carry", "a new buffer does not begin with the unfinished block", Aim::Crashes, 10),
     mutant(
@@ -80,7 +82,7 @@ pub const ALL: [Mutant; 41] = [
         Aim::Unsynced(SLOW_SEALS),
         100,
     ),
-    mutant(
+    rare(
         "reuse_before_sync_dir",
         "a freed file is overwritten before its renaming is durable",
         Aim::Reuse(CROSSING_SIZE_BYTES, SLOW_SEALS),
@@ -89,7 +91,7 @@ pub const ALL: [Mutant; 41] = [
     rare(
         "skip_zeroing",
         "recovery leaves what lies behind the end, and takes batches of any epoch",
-        Aim::Reuse(ALIGNED_SIZE_BYTES, &[]),
+        Aim::Remnants,
         200,
     ),
     mutant("ack_before_write", "a batch is acknowledged when it is staged", Aim::Crashes, 10),
@@ -170,6 +172,11 @@ impl Mutant {
             Aim::Reuse(size_bytes, slow) => {
                 let shape = Shape::Uniform(size_bytes);
                 Plan { faults: none, shape, slow, topic_count_max: 2, goal_max: 400, life_count: 8, ..plan }
+            }
+            Aim::Remnants => {
+                let (shape, end) = (Shape::Uniform(ALIGNED_SIZE_BYTES), Some(End::Cut));
+                let plan = Plan { faults: none, shape, end, writer_count: 4, topic_count_max: 1, ..plan };
+                Plan { goal_max: 12, life_count: 20, shard_count_max: 1, ..plan }
             }
             Aim::Unsynced(slow) => {
                 let (shape, keeps) = (Shape::Uniform(CROSSING_SIZE_BYTES), Some(Keeps::Write));
