@@ -47,6 +47,11 @@ struct Stream {
     in_flight: VecDeque<u32>,
     /// An error came: what is in flight fails as well, then everything open is sent again in order.
     is_draining: bool,
+    /// Something of this session was acknowledged.
+    has_acked: bool,
+    /// Before that something was refused, or may have been when nobody heard it. As with Kafka the log takes any first
+    /// sequence, so what was in flight behind it may be taken, and then it will not be.
+    is_first_lost: bool,
     paused_until: Monotonic,
 }
 
@@ -68,6 +73,8 @@ pub struct Writer {
     incarnation: u32,
     links: BTreeMap<usize, Link<Question>>,
     streams: BTreeMap<PartKey, Stream>,
+    /// In this life, or the last one while a life begins, batches may be refused.
+    may_be_refused: bool,
     next_at: Monotonic,
     pace_us: u64,
     size_bytes_max: u64,
@@ -84,6 +91,7 @@ impl Writer {
             incarnation: 0,
             links: BTreeMap::new(),
             streams: BTreeMap::new(),
+            may_be_refused: false,
             next_at: Monotonic(0),
             pace_us: 100,
             size_bytes_max,
@@ -104,6 +112,8 @@ impl Writer {
 
     /// Takes answers and sends more.
     pub fn act(&mut self, scene: &mut Scene<'_>) -> Result<(), Violation> {
+        let refusals = [ErrorCode::KafkaStorageError, ErrorCode::RequestTimedOut, ErrorCode::InvalidTimestamp];
+        self.may_be_refused = refusals.into_iter().any(|error| scene.excuses(error));
         let shards: Vec<usize> = self.links.keys().copied().collect();
         for shard in shards {
             self.take(shard, scene)?;
@@ -334,6 +344,7 @@ impl Writer {
         match error {
             ErrorCode::None => {
                 stream.open.remove(&index);
+                stream.has_acked = true;
                 scene.model.acked_count += 1;
                 return part.place(base_offset, index, scene.now, &who);
             }
@@ -342,17 +353,20 @@ impl Writer {
                 stream.is_draining = true;
             }
             ErrorCode::OutOfOrderSequenceNumber if stream.is_draining => {}
-            ErrorCode::OutOfOrderSequenceNumber if part.was_lossy => {
-                // The log has lost batches of this session: a new one begins, what was open is given up.
+            ErrorCode::OutOfOrderSequenceNumber if part.was_lossy || stream.is_first_lost => {
+                // The log has lost batches of this session, or begins behind its first: a new one begins, what was open
+                // is given up.
                 self.session = None;
                 self.incarnation += 1;
                 for stream in self.streams.values_mut() {
                     stream.open.clear();
                     stream.sequence = 0;
+                    (stream.has_acked, stream.is_first_lost) = (false, false);
                 }
             }
             _ if has_excuse => {
                 stream.is_draining = true;
+                stream.is_first_lost |= !stream.has_acked;
                 stream.paused_until = scene.now + REFUSED_PAUSE;
             }
             error => {
@@ -371,6 +385,7 @@ impl Writer {
             for (key, index) in items {
                 if let Some(stream) = self.streams.get_mut(&key) {
                     stream.in_flight.retain(|other| *other != index);
+                    stream.is_first_lost |= self.may_be_refused && !stream.has_acked;
                 }
             }
         }
