@@ -4,7 +4,8 @@
 //! when all of a topic's directories on this shard are gone the controller is told. What a stop interrupts, the next
 //! start finishes ([`Broker::remove_left_over`]).
 
-use std::path::Path;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
@@ -151,15 +152,11 @@ impl<I: Io> Broker<I> {
                 let partition = PartitionIndex(index);
                 let dir = self.options.layout.partition_dir(&deleted.name, partition);
                 let deleted_dir = self.options.layout.deleted_dir(id, partition);
-                if self.is_directory_of(&dir, id) {
-                    let renamed = self.io.run(Op::Rename { from: dir, to: deleted_dir.clone() });
-                    let parent = self.options.layout.topics_dir();
-                    if let Err(error) = renamed.and_then(|_| self.io.run(Op::SyncDir { path: parent })) {
-                        tracing::warn!(dir = %deleted_dir.display(), %error, "not renamed");
-                        // Its name is not free: the controller must not hear that it is.
-                        self.removals.left.insert(id, usize::MAX);
-                        continue;
-                    }
+                if let Err(error) = self.rename_left_over(dir, &deleted_dir, id) {
+                    tracing::warn!(dir = %deleted_dir.display(), %error, "not renamed");
+                    // Its name may not be free: the controller must not hear that it is.
+                    self.removals.left.insert(id, usize::MAX);
+                    continue;
                 }
                 self.remove_directory(&deleted_dir);
             }
@@ -171,17 +168,30 @@ impl<I: Io> Broker<I> {
         }
     }
 
-    fn is_directory_of(&mut self, dir: &Path, topic: TopicId) -> bool {
+    /// Renames a partition's directory if it is still there, durably.
+    fn rename_left_over(&mut self, dir: PathBuf, deleted_dir: &Path, topic: TopicId) -> io::Result<()> {
+        if self.is_directory_of(&dir, topic)? {
+            self.io.run(Op::Rename { from: dir, to: deleted_dir.to_owned() })?;
+            self.io.run(Op::SyncDir { path: self.options.layout.topics_dir() })?;
+        }
+        Ok(())
+    }
+
+    /// Whether the directory is there, and this topic's. What cannot be read may be.
+    fn is_directory_of(&mut self, dir: &Path, topic: TopicId) -> io::Result<bool> {
         let path = FileName::PartitionMetadata.path(dir);
-        let Ok(Outcome::Opened(file)) = self.io.run(Op::Open { path, options: OpenOptions::default() }) else {
-            return false;
+        let file = match self.io.run(Op::Open { path, options: OpenOptions::default() }) {
+            Ok(Outcome::Opened(file)) => file,
+            Ok(outcome) => panic!("an open completed with {outcome:?}"),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            Err(error) => return Err(error),
         };
-        let Some(buffer) = self.io.pool().take(4096) else { return false };
-        match self.io.run(Op::Read { file, offset: 0, buffer, length_bytes: 4096 }) {
-            Ok(Outcome::Read { buffer, bytes }) => {
-                layout::parse_partition_metadata(&buffer[..bytes]).is_ok_and(|found| found == topic)
+        let buffer = self.io.pool().take(4096).ok_or(io::ErrorKind::OutOfMemory)?;
+        match self.io.run(Op::Read { file, offset: 0, buffer, length_bytes: 4096 })? {
+            Outcome::Read { buffer, bytes } => {
+                Ok(layout::parse_partition_metadata(&buffer[..bytes]).is_ok_and(|found| found == topic))
             }
-            _ => false,
+            outcome => panic!("a read completed with {outcome:?}"),
         }
     }
 

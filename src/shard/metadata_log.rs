@@ -8,7 +8,7 @@
 //!
 //! Invariant: one append is under way at a time, and its records are acknowledged when they are durable.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use uuid::Uuid;
 
@@ -88,8 +88,8 @@ impl MetadataLog {
         for path in [layout.data_dir().to_owned(), layout.meta_dir()] {
             io.run(Op::SyncDir { path }).map_err(|e| error(e.to_string()))?;
         }
-        let had_data = has_log(io, &dir);
-        if !had_data && has_topics(io, layout) {
+        let had_data = list(io, &dir).map_err(&error)?.iter().any(|name| name.ends_with(".log"));
+        if !had_data && !list(io, &layout.topics_dir()).map_err(&error)?.is_empty() {
             return Err(error("it is gone, but there are topics; restore it from a copy of the data directory".into()));
         }
         let identity = Identity { topic_id: TOPIC, partition: PartitionIndex(0), parent, dir: dir.clone() };
@@ -103,6 +103,9 @@ impl MetadataLog {
             return Err(error(format!("records {} to {} are missing", image.version().0 + 1, log.log_start().0 - 1)));
         }
         replay(io, &mut log, &mut image).map_err(&error)?;
+        if log.log_end() != image.version().plus(1) {
+            return Err(error(format!("it ends at {}, its snapshot at {}", log.log_end().0, image.version().0)));
+        }
         if log.size_bytes() > SNAPSHOT_AFTER_BYTES {
             match write_snapshot(io, layout, &image) {
                 // Everything below is in the snapshot; the log keeps at least its active segment.
@@ -202,15 +205,15 @@ fn settle(io: &mut impl Io, log: &mut Log, now: Now) {
     }
 }
 
-fn has_log<I: Io>(io: &mut I, dir: &std::path::Path) -> bool {
+/// The names in a directory; none where there is no directory. What cannot be listed is not empty: a log that was taken
+/// for a new one would be overwritten.
+fn list<I: Io>(io: &mut I, dir: &Path) -> Result<Vec<String>, String> {
     match io.run(Op::List { path: dir.to_owned() }) {
-        Ok(Outcome::Listed(entries)) => entries.iter().any(|entry| entry.name.ends_with(".log")),
-        _ => false,
+        Ok(Outcome::Listed(entries)) => Ok(entries.into_iter().map(|entry| entry.name).collect()),
+        Ok(outcome) => panic!("a listing completed with {outcome:?}"),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(format!("listing {}: {error}", dir.display())),
     }
-}
-
-fn has_topics<I: Io>(io: &mut I, layout: &Layout) -> bool {
-    matches!(io.run(Op::List { path: layout.topics_dir() }), Ok(Outcome::Listed(entries)) if !entries.is_empty())
 }
 
 /// Applies every record of the log that the image does not have.
@@ -281,15 +284,15 @@ fn read_file<I: Io>(io: &mut I, file: File, offset: u64, length_bytes: u32) -> R
 }
 
 fn newest_snapshot<I: Io>(io: &mut I, layout: &Layout) -> Result<Option<Image>, String> {
-    let Ok(Outcome::Listed(entries)) = io.run(Op::List { path: layout.meta_dir() }) else { return Ok(None) };
-    let mut names: Vec<String> =
-        entries.into_iter().map(|entry| entry.name).filter(|name| name.ends_with(SNAPSHOT_SUFFIX)).collect();
+    let mut names = list(io, &layout.meta_dir())?;
+    names.retain(|name| name.ends_with(SNAPSHOT_SUFFIX));
     names.sort_unstable();
     for name in names.into_iter().rev() {
         let path = layout.meta_dir().join(&name);
         let opened = io.run(Op::Open { path, options: OpenOptions::default() }).map_err(|e| e.to_string())?;
         let Outcome::Opened(file) = opened else { panic!("an open completed with {opened:?}") };
-        let Ok(Outcome::Length(length)) = io.run(Op::Length { file: file.clone() }) else { continue };
+        let length = io.run(Op::Length { file: file.clone() }).map_err(|e| format!("{name}: {e}"))?;
+        let Outcome::Length(length) = length else { panic!("a length completed with {length:?}") };
         if length > ENVELOPE_SIZE_BYTES_MAX as u64 {
             return Err(format!("{name} is too long"));
         }
