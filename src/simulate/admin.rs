@@ -18,6 +18,7 @@ use kafka_protocol::messages::{
 use kafka_protocol::protocol::StrBytes;
 use uuid::Uuid;
 
+use super::history::later;
 use super::link::{Link, decode};
 use super::model::{Floor, Keeps, Name, PartKey, TopicSpec, TopicState};
 use super::plan::Shape;
@@ -53,19 +54,21 @@ pub struct Admin {
     next_at: Monotonic,
     /// A name that was just deleted and is to be used again at once.
     again: Option<String>,
+    /// A partition that was left alone and is to be emptied now.
+    emptying: Option<(String, PartKey)>,
 }
 
 impl Admin {
     /// An administrator.
     pub fn new(rng: Rng) -> Admin {
-        Admin { rng, links: BTreeMap::new(), next_at: Monotonic(0), again: None }
+        Admin { rng, links: BTreeMap::new(), next_at: Monotonic(0), again: None, emptying: None }
     }
 
     /// A life begins.
     pub fn begin_life(&mut self) {
         self.links.clear();
         self.next_at = Monotonic(0);
-        self.again = None;
+        (self.again, self.emptying) = (None, None);
     }
 
     /// When it acts without being answered.
@@ -85,7 +88,7 @@ impl Admin {
             while let Some((question, frame)) = self.links.get_mut(&shard).expect("listed").take(scene.now)? {
                 self.answered(question, frame, scene)?;
             }
-            if scene.check_link(&self.links[&shard], &format!("the administrator at shard {shard}"))? {
+            if scene.check_link(&self.links[&shard], &format_args!("the administrator at shard {shard}"))? {
                 self.links.remove(&shard);
             }
         }
@@ -99,6 +102,10 @@ impl Admin {
             return Ok(());
         }
         let shard = self.rng.in_range(0..scene.addresses.len() as u64) as usize;
+        if let Some((name, key)) = self.emptying.take() {
+            self.empty(shard, &name, key, scene);
+            return Ok(());
+        }
         let name = match self.again.take() {
             Some(name) => name,
             None => NAMES[self.rng.in_range(0..NAMES.len() as u64) as usize].to_owned(),
@@ -111,8 +118,26 @@ impl Admin {
                 let id = *id;
                 match self.rng.in_range(0..12) {
                     0 | 1 if topic_count > 1 => self.delete(shard, name, id, scene),
-                    2 => self.trim(name, id, scene),
-                    3 => self.alter(shard, name, id, scene),
+                    2 => {
+                        let key = self.any_partition(id, scene);
+                        let is_all = self.rng.chance(1, 2);
+                        self.trim(name, key, is_all, scene);
+                    }
+                    3 => {
+                        let (config, value) = match self.rng.in_range(0..4) {
+                            0 => ("retention.ms", 86_400_000),
+                            _ => ("retention.bytes", [4_096, 30_000, 90_000][self.rng.in_range(0..3) as usize]),
+                        };
+                        self.alter(shard, name, id, (config, value), scene);
+                    }
+                    4 => {
+                        // Nobody writes for a while; once what is on its way has come, everything goes.
+                        let key = self.any_partition(id, scene);
+                        let part = scene.model.parts.get_mut(&key).expect("its topic is there");
+                        part.quiet_until = later(scene.now, &mut self.rng, 500..3_000);
+                        self.next_at = later(scene.now, &mut self.rng, 20..300);
+                        self.emptying = Some((name.to_owned(), key));
+                    }
                     _ => {}
                 }
             }
@@ -190,15 +215,26 @@ impl Admin {
         scene.model.topics.get_mut(&id).expect("it exists").state = TopicState::Deleting;
     }
 
-    fn trim(&mut self, name: &str, id: Uuid, scene: &mut Scene<'_>) {
-        let count = scene.model.topics[&id].spec.partition_count;
-        let key = PartKey { topic: id, index: self.rng.in_range(0..count as u64) as i32 };
+    fn any_partition(&mut self, topic: Uuid, scene: &Scene<'_>) -> PartKey {
+        let count = scene.model.topics[&topic].spec.partition_count;
+        PartKey { topic, index: self.rng.in_range(0..count as u64) as i32 }
+    }
+
+    /// Everything of a partition that is quiet goes, and soon its active segment is too old as well: its log goes on in
+    /// a file of which no checkpoint knows.
+    fn empty(&mut self, shard: usize, name: &str, key: PartKey, scene: &mut Scene<'_>) {
+        if scene.model.state(key.topic) == TopicState::Live {
+            self.trim(name, key, true, scene);
+            self.alter(shard, name, key.topic, ("retention.ms", 100), scene);
+        }
+    }
+
+    fn trim(&mut self, name: &str, key: PartKey, is_all: bool, scene: &mut Scene<'_>) {
         let part = &scene.model.parts[&key];
         let (leader, floor) = (part.leader, part.floor());
         if leader >= scene.addresses.len() || part.is_open || part.is_offline || part.end <= part.log_start {
             return;
         }
-        let is_all = self.rng.chance(1, 2);
         let target = if is_all { part.end } else { self.rng.in_range(part.log_start as u64..=part.end as u64) as i64 };
         // -1 is the high watermark, which is not below what was acknowledged.
         let offset = if is_all { -1 } else { target };
@@ -210,24 +246,24 @@ impl Admin {
         link.send(TRIM, &request, Some(Question::Trim(key, target, floor)), now);
         scene.story.tell(now, || format!("the administrator deletes records of {name}-{} below {target}", key.index));
         // From now on its log may start anywhere.
-        scene.model.topics.get_mut(&id).expect("it exists").spec.may_trim = true;
+        scene.model.topics.get_mut(&key.topic).expect("it exists").spec.may_trim = true;
         coverage::hit("records are deleted");
     }
 
-    fn alter(&mut self, shard: usize, name: &str, id: Uuid, scene: &mut Scene<'_>) {
-        let bytes = [4_096, 30_000, 90_000][self.rng.in_range(0..3) as usize];
-        let config = AlterableConfig::default()
-            .with_name(StrBytes::from_static_str("retention.bytes"))
-            .with_value(Some(StrBytes::from_string(bytes.to_string())));
+    fn alter(&mut self, shard: usize, name: &str, id: Uuid, to: (&'static str, u64), scene: &mut Scene<'_>) {
+        let (config, value) = to;
+        let altered = AlterableConfig::default()
+            .with_name(StrBytes::from_static_str(config))
+            .with_value(Some(StrBytes::from_string(value.to_string())));
         let resource = AlterConfigsResource::default()
             .with_resource_type(2)
             .with_resource_name(StrBytes::from_string(name.to_owned()))
-            .with_configs(vec![config]);
+            .with_configs(vec![altered]);
         let request = IncrementalAlterConfigsRequest::default().with_resources(vec![resource]);
         let now = scene.now;
         let Some(link) = self.link(shard, scene) else { return };
         link.send(ALTER, &request, Some(Question::Alter(name.to_owned())), now);
-        scene.story.tell(now, || format!("the administrator asks shard {shard} to retain {bytes} bytes of {name}"));
+        scene.story.tell(now, || format!("the administrator asks shard {shard} to set {config} of {name} to {value}"));
         scene.model.topics.get_mut(&id).expect("it exists").spec.may_trim = true;
         coverage::hit("retention is changed");
     }

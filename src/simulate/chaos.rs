@@ -36,6 +36,7 @@ pub struct Chaos {
     next_stall: Option<Monotonic>,
     next_full: Option<Monotonic>,
     is_full: bool,
+    is_bytewise: bool,
 }
 
 impl Chaos {
@@ -53,8 +54,10 @@ impl Chaos {
         let mut on = |is_possible: bool| is_possible && rng.chance(1, 2);
         let (delays, errors, corrupt) = (on(faults.delays), on(faults.errors), on(faults.corruption));
         let (full, network, clock, stalls) = (on(faults.full), on(faults.network), on(faults.clock), on(faults.stalls));
-        let excuses =
-            Excuses { storage: errors, full, corrupt, network, clock, slow: delays || stalls || !plan.slow.is_empty() };
+        // The moment between a swap's name and its end is a short one otherwise.
+        let swaps = plan.has_compacted && rng.chance(1, 4);
+        let slow = delays || stalls || swaps || !plan.slow.is_empty();
+        let excuses = Excuses { storage: errors, full, corrupt, network, clock, slow };
         world.clear_faults();
         world.clear_write_hooks();
         world.set_capacity(u64::MAX);
@@ -66,13 +69,22 @@ impl Chaos {
             let delay = Duration::from_millis(rng.in_range(1..=*ms_max));
             world.inject(Rule::new(*kind, Fault::Delay(delay)).path(*path).chance(1, 2));
         }
+        if swaps {
+            world.inject(
+                Rule::new(OpKind::Rename, Fault::Delay(Duration::from_millis(rng.in_range(1..500)))).path(".swap"),
+            );
+        }
         if errors {
             fail(world, &mut rng);
         }
-        if end == End::Cut && rng.chance(1, 5) {
+        match rng.in_range(0..20) {
             // Perhaps in the middle of the start, or soon after it.
-            let at = world.write_count() + rng.in_range(0..40);
-            world.cut_power_at_write(at, tear(&mut rng));
+            0..4 if end == End::Cut => {
+                let at = world.write_count() + rng.in_range(0..40);
+                world.cut_power_at_write(at, tear(&mut rng));
+            }
+            4 | 5 if end == End::Cut => cut_before_data_is_recorded(world, &mut rng),
+            _ => {}
         }
         let start = Monotonic(0);
         Chaos {
@@ -85,6 +97,7 @@ impl Chaos {
             next_stall: stalls.then_some(start),
             next_full: full.then_some(start),
             is_full: false,
+            is_bytewise: false,
             rng,
         }
     }
@@ -122,6 +135,9 @@ impl Chaos {
         if self.next_network.is_some_and(|at| at <= now) {
             self.next_network = Some(later(now, rng, 5..500));
             let until = later(now, rng, 10..3_000);
+            if std::mem::take(&mut self.is_bytewise) {
+                world.change_options(|options| options.segment_bytes_max = 1400);
+            }
             let (whom, how) = (rng.in_range(0..64) as usize, rng.in_range(0..2));
             let what = match rng.in_range(0..12) {
                 0 => {
@@ -129,7 +145,10 @@ impl Chaos {
                     "every connection is reset"
                 }
                 1 => {
+                    // Not for long: every byte is an event of its own.
                     world.change_options(|options| options.segment_bytes_max = 1);
+                    self.is_bytewise = true;
+                    self.next_network = Some(later(now, rng, 5..60));
                     "bytes arrive one by one"
                 }
                 2 => {
@@ -171,7 +190,7 @@ impl Chaos {
             self.is_full = !self.is_full;
             match self.is_full {
                 true => {
-                    let left_max = [32 * KIB, 256 * KIB, 2 * MIB][rng.in_range(0..3) as usize];
+                    let left_max = [1, 32 * KIB, 256 * KIB, 2 * MIB][rng.in_range(0..4) as usize];
                     world.set_capacity(world.occupied_bytes() + rng.in_range(0..left_max as u64));
                     coverage::hit("fault: full disk");
                 }
@@ -224,6 +243,18 @@ impl Chaos {
         let at = world.write_count() + rng.in_range(0..12);
         world.cut_power_at_write(at, tear(rng));
     }
+}
+
+/// The power goes when the metadata log is written after a partition's files were made: most likely it was to say that
+/// the partition has data.
+fn cut_before_data_is_recorded(world: &World, rng: &mut Rng) {
+    let torn = tear(rng);
+    let mut is_made = false;
+    world.on_write(move |write| {
+        let path = write.path.to_string_lossy();
+        is_made |= path.ends_with("partition.metadata");
+        (is_made && path.contains("/meta/")).then(|| torn.clone())
+    });
 }
 
 fn tear(rng: &mut Rng) -> Tear {

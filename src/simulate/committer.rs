@@ -91,8 +91,7 @@ impl Committer {
             while let Some((question, frame)) = link.take(scene.now)? {
                 self.answered(question, frame, scene)?;
             }
-            let who = format!("the committer of {} at shard {shard}", self.group);
-            if !scene.check_link(&link, &who)? {
+            if !scene.check_link(&link, &format_args!("the committer of {} at shard {shard}", self.group))? {
                 self.link = Some((shard, link));
             }
         }

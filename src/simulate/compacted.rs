@@ -142,7 +142,7 @@ impl Compacted {
             while let Some((question, frame)) = link.take(scene.now)? {
                 self.answered(question, frame, scene)?;
             }
-            match scene.check_link(&link, &format!("the client of {TOPIC} at shard {shard}"))? {
+            match scene.check_link(&link, &format_args!("the client of {TOPIC} at shard {shard}"))? {
                 true => self.lose(),
                 false => self.link = Some((shard, link)),
             }

@@ -148,8 +148,7 @@ impl Member {
             while let Some((question, frame)) = link.take(scene.now)? {
                 self.answered(&question, frame, scene)?;
             }
-            let who = format!("member {} at shard {shard}", self.id);
-            match scene.check_link(&link, &who)? {
+            match scene.check_link(&link, &format_args!("member {} at shard {shard}", self.id))? {
                 true => self.has_doubt |= link.under_way_count() > 0,
                 false => self.link = Some((shard, link)),
             }

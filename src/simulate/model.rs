@@ -136,6 +136,8 @@ pub struct Part {
     pub is_offline: bool,
     /// Where this life began to append, and the greatest epoch before.
     pub born: Option<(i64, i32)>,
+    /// Nobody writes to it until then.
+    pub quiet_until: Monotonic,
 }
 
 /// Everything that clients know.

@@ -52,6 +52,8 @@ enum Aim {
     Topics,
     /// Members of a group and committed offsets, whose records are written slowly.
     Groups,
+    /// Members of a group in long lives without a fault.
+    Members,
     /// Segments that are used again and again, and slow readers.
     Readers,
     /// A compacted topic, and crashes.
@@ -140,9 +142,9 @@ pub const ALL: [Mutant; 41] = [
     mutant("leave_records_out", "some reads begin too far behind", Aim::Calm, 10),
     mutant("give_records_again", "some reads begin too early", Aim::Calm, 10),
     mutant("commit_before_durable", "an offset is committed before it is durable", Aim::Groups, 20),
-    mutant("assign_before_durable", "an assignment is given out before it is durable", Aim::Groups, 20),
+    mutant("assign_before_durable", "an assignment is given out before it is durable", Aim::Groups, 100),
     mutant("keep_generation", "a rebalance does not raise the generation", Aim::Groups, 10),
-    mutant("forget_heartbeats", "heartbeats do not keep a member alive", Aim::Groups, 60),
+    mutant("forget_heartbeats", "heartbeats do not keep a member alive", Aim::Members, 60),
     mutant("take_commits_of_anybody", "whoever was a member may commit", Aim::Groups, 20),
 ];
 
@@ -205,6 +207,14 @@ impl Mutant {
                 Plan { faults: none, slow, topic_count_max: 4, goal_max: 300, shard_count_max: 3, ..plan }
             }
             Aim::Groups => Plan { faults: none, slow: SLOW_OFFSETS, member_count: 4, goal_max: 400, ..plan },
+            Aim::Members => Plan {
+                faults: Faults { crashes: false, ..none },
+                writer_count: 1,
+                reader_count: 1,
+                member_count: 4,
+                goal_max: 1_500,
+                ..plan
+            },
             Aim::Readers => Plan {
                 faults: none,
                 shape: Shape::Uniform(CROSSING_SIZE_BYTES),

@@ -89,9 +89,9 @@ impl Reader {
 
     /// Takes answers and asks on.
     pub fn act(&mut self, scene: &mut Scene<'_>) -> Result<(), Violation> {
-        let who = format_args!("reader {} at shard {}", self.id, self.shard).to_string();
         if let Some(link) = &mut self.link {
             while let Some((question, frame)) = link.take(scene.now)? {
+                let who = format!("reader {} at shard {}", self.id, self.shard);
                 match question {
                     Question::Fetch { asked, is_session, .. } => {
                         let (positions, session) = (&mut self.positions, &mut self.session);
@@ -104,7 +104,7 @@ impl Reader {
                     }
                 }
             }
-            if scene.check_link(link, &who)? {
+            if scene.check_link(link, &format_args!("reader {} at shard {}", self.id, self.shard))? {
                 self.lose();
             }
         }

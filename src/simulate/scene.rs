@@ -1,6 +1,7 @@
 //! What a client sees of a life while it acts: the world, the model, and what may go wrong.
 
 use std::collections::VecDeque;
+use std::fmt::Display;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -91,7 +92,7 @@ pub struct Scene<'a> {
 
 impl Scene<'_> {
     /// Checks a connection that has nothing to say at the moment. True if it is over.
-    pub fn check_link<Q>(&self, link: &Link<Q>, who: &str) -> Result<bool, Violation> {
+    pub fn check_link<Q>(&self, link: &Link<Q>, who: &dyn Display) -> Result<bool, Violation> {
         if link.is_over() {
             return match self.excuses.network {
                 true => Ok(true),

@@ -12,6 +12,7 @@ use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProdu
 use kafka_protocol::messages::produce_response::PartitionProduceResponse;
 use kafka_protocol::messages::{InitProducerIdRequest, ProduceRequest};
 
+use super::history::later;
 use super::link::{Link, decode};
 use super::model::{PartKey, Sent, TopicState};
 use super::plan::Shape;
@@ -67,6 +68,8 @@ pub struct Writer {
     id: u32,
     rng: Rng,
     is_idempotent: bool,
+    /// There was nothing that it could send: it looks again soon, or when it is answered.
+    is_idle: bool,
     session: Option<Session>,
     /// Counts the connections that a plain writer has lost, the sessions that an idempotent one has given up: what is
     /// sent then may overtake what the broker has still to take from before.
@@ -87,6 +90,7 @@ impl Writer {
         Writer {
             id,
             is_idempotent: id % 2 == 1,
+            is_idle: false,
             session: None,
             incarnation: 0,
             links: BTreeMap::new(),
@@ -169,6 +173,9 @@ impl Writer {
         loop {
             let link = self.links.get_mut(&shard).expect("it is listed");
             let Some((question, frame)) = link.take(scene.now)? else { break };
+            if std::mem::take(&mut self.is_idle) {
+                self.next_at = scene.now;
+            }
             match question {
                 Question::Produce(items) => self.produced(&items, frame, shard, scene)?,
                 Question::Init => {
@@ -185,12 +192,17 @@ impl Writer {
                 }
             }
         }
-        let who = format!("writer {} at shard {shard}", self.id);
-        if scene.check_link(&self.links[&shard], &who)? {
+        if scene.check_link(&self.links[&shard], &format_args!("writer {} at shard {shard}", self.id))? {
             let link = self.links.remove(&shard).expect("it is there");
             self.doubt(link.into_questions());
         }
         Ok(())
+    }
+
+    /// There is nothing to send. At its pace it would make the world go on in steps of microseconds for nothing.
+    fn idle(&mut self, now: Monotonic) {
+        self.is_idle = true;
+        self.next_at = later(now, &mut self.rng, 1..4);
     }
 
     fn ask_session(&mut self, shard: usize, scene: &Scene<'_>) -> Result<(), Violation> {
@@ -200,6 +212,8 @@ impl Writer {
                 InitProducerIdRequest::default().with_transactional_id(None).with_transaction_timeout_ms(60_000);
             let link = self.links.get_mut(&shard).expect("connected");
             link.send(INIT, &request, Some(Question::Init), scene.now);
+        } else {
+            self.idle(scene.now);
         }
         Ok(())
     }
@@ -214,7 +228,7 @@ impl Writer {
                 let is_free = !stream.is_draining || stream.in_flight.is_empty();
                 has_work && is_free && stream.in_flight.len() < DEPTH_MAX && scene.now >= stream.paused_until
             });
-            if may && !part.is_offline && (scene.is_busy || stream.is_some()) {
+            if may && !part.is_offline && scene.now >= part.quiet_until && (scene.is_busy || stream.is_some()) {
                 keys.push(*key);
             }
         }
@@ -233,6 +247,7 @@ impl Writer {
             topics.entry(key.topic).or_default().push(data);
         }
         if items.is_empty() {
+            self.idle(scene.now);
             return Ok(());
         }
         // The answer lists partitions as the request does.
