@@ -41,6 +41,23 @@ impl<I: Io> Broker<I> {
         cached + self.admission.receive_bytes() + partition_count * partition_bytes + 128 * KIB
     }
 
+    /// What of the pool is whose, for messages.
+    pub fn memory_shares(&self) -> String {
+        let logs: Vec<(String, usize)> = self
+            .partitions
+            .iter()
+            .map(|partition| (format!("{}-{}", partition.topic, partition.id.partition), partition.log.memory_bytes()))
+            .collect();
+        format!(
+            "{} bytes are cached, {} to receive into, {} of fetches, {} of answers, compacting: {}, logs: {logs:?}",
+            self.resources.tail.used_bytes(),
+            self.admission.receive_bytes(),
+            self.fetch_task_bytes(),
+            self.answer_bytes(),
+            self.has_compaction(),
+        )
+    }
+
     /// Everything of this shard that is bounded. One answer of each connection, at most `answer_size_bytes_max`
     /// large, may come on top of what answers may hold: a first batch is given also where there is no room.
     pub fn bounds(&self, answer_size_bytes_max: u64) -> impl Iterator<Item = Bound> {

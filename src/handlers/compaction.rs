@@ -65,6 +65,11 @@ impl<I: Io> Broker<I> {
         self.compaction.cleaner.as_ref().is_some_and(Cleaner::is_under_way)
     }
 
+    /// True while a log is being compacted, with an operation under way or not.
+    pub fn has_compaction(&self) -> bool {
+        self.compaction.cleaner.as_ref().is_some_and(|cleaner| cleaner.log().is_some())
+    }
+
     /// A step of the compaction under way, or a look for the next one, if that is due.
     pub(super) fn compact(&mut self) {
         if self.compaction_due().is_none_or(|due| due > self.now.monotonic) {

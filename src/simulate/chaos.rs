@@ -190,7 +190,7 @@ impl Chaos {
             self.is_full = !self.is_full;
             match self.is_full {
                 true => {
-                    let left_max = [1, 32 * KIB, 256 * KIB, 2 * MIB][rng.in_range(0..4) as usize];
+                    let left_max = [1, 1, 32 * KIB, 256 * KIB, 2 * MIB][rng.in_range(0..5) as usize];
                     world.set_capacity(world.occupied_bytes() + rng.in_range(0..left_max as u64));
                     coverage::hit("fault: full disk");
                 }

@@ -388,6 +388,16 @@ impl<'a> History<'a> {
                     return Ok(false);
                 }
             }
+            // On a slow disk a compaction of many segments may take longer than that, but it ends.
+            let until = self.world.now().monotonic + SETTLE_TIME_MAX;
+            while node.shards.iter().any(|shard| shard.broker().has_compaction()) {
+                if self.world.now().monotonic > until {
+                    return violated(Checker::Compaction, format!("a compaction goes on after {SETTLE_TIME_MAX:?}"));
+                }
+                if !node.step_by(None) {
+                    return Ok(false);
+                }
+            }
             self.check_quiet(node)?;
         }
         Ok(true)
@@ -409,7 +419,9 @@ impl<'a> History<'a> {
             let used = broker.io.pool_use().0;
             let bound = broker.quiet_bytes_max(QUIET_PARTITION_BYTES);
             if used > bound {
-                return violated(Checker::Memory, format!("a quiet shard holds {used} bytes, more than {bound}"));
+                let shares = broker.memory_shares();
+                let text = format!("a quiet shard holds {used} bytes, more than {bound}: {shares}");
+                return violated(Checker::Memory, text);
             }
         }
         Ok(())
