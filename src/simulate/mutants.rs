@@ -22,7 +22,7 @@ pub struct Mutant {
     aim: Aim,
     /// Seeds within which it must be found.
     pub seed_count_max: u64,
-    /// Few histories meet it: finding it takes many seeds, and minutes.
+    /// Few histories meet it: finding it takes many seeds.
     pub is_rare: bool,
 }
 
@@ -84,13 +84,13 @@ pub const ALL: [Mutant; 41] = [
         Aim::Unsynced(SLOW_SEALS),
         100,
     ),
-    rare(
+    mutant(
         "reuse_before_sync_dir",
         "a freed file is overwritten before its renaming is durable",
         Aim::Reuse(CROSSING_SIZE_BYTES, SLOW_SEALS),
         100,
     ),
-    rare(
+    mutant(
         "skip_zeroing",
         "recovery leaves what lies behind the end, and takes batches of any epoch",
         Aim::Remnants,
@@ -133,11 +133,11 @@ pub const ALL: [Mutant; 41] = [
     mutant("drop_the_last_value", "compaction drops a key's last record", Aim::Compaction, 10),
     mutant("tombstones_go_early", "compaction drops tombstones at once", Aim::Compaction, 20),
     mutant("forget_gaps", "reads do not expect that offsets are gone", Aim::Compaction, 20),
-    rare("keep_old_places", "readers use places in segments that were replaced", Aim::Compaction, 60),
-    rare("swap_before_sync", "a compacted segment takes its place before it is synced", Aim::Compaction, 100),
-    rare("swap_without_name", "it replaces several without a name that says so", Aim::Compaction, 100),
-    rare("swap_without_checkpoint", "no checkpoint says that sealed segments change", Aim::Compaction, 60),
-    mutant("write_into_a_deleted_directory", "a topic created again uses the old one's directory", Aim::Topics, 60),
+    mutant("keep_old_places", "readers use places in segments that were replaced", Aim::Compaction, 60),
+    mutant("swap_before_sync", "a compacted segment takes its place before it is synced", Aim::Compaction, 100),
+    mutant("swap_without_name", "it replaces several without a name that says so", Aim::Compaction, 100),
+    mutant("swap_without_checkpoint", "no checkpoint says that sealed segments change", Aim::Compaction, 60),
+    rare("write_into_a_deleted_directory", "a topic created again uses the old one's directory", Aim::Topics, 60),
     mutant("leak_buffers", "a connection's memory does not come back", Aim::Resets, 20),
     mutant("leave_records_out", "some reads begin too far behind", Aim::Calm, 10),
     mutant("give_records_again", "some reads begin too early", Aim::Calm, 10),

@@ -31,7 +31,7 @@ fn every_broken_rule_is_found() {
 }
 
 #[test]
-#[ignore = "takes a minute or two: the rules that few histories meet"]
+#[ignore = "takes a while: the rules that few histories meet"]
 fn every_rarely_met_broken_rule_is_found() {
     find_mutants(|mutant| mutant.is_rare);
 }
