@@ -290,7 +290,7 @@ impl<T> Transactions<T> {
     }
 
     /// Markers of the decision of `producer` are durable in these partitions, or, with `is_refused`, were refused: then
-    /// they are sent again by [`tick`](Self::tick). Where a partition is gone its marker counts as durable.
+    /// they are sent again by [`retry`](Self::retry). Where a partition is gone its marker counts as durable.
     pub fn marked(
         &mut self,
         transactional_id: &str,
