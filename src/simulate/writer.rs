@@ -359,7 +359,8 @@ impl Writer {
         match error {
             ErrorCode::None => {
                 stream.open.remove(&index);
-                stream.has_acked = true;
+                // Answers to the session before may still come.
+                stream.has_acked |= part.sent[index as usize].session == self.session.map(|session| session.id);
                 scene.model.acked_count += 1;
                 return part.place(base_offset, index, scene.now, &who);
             }

@@ -213,7 +213,7 @@ impl Log {
     }
 
     /// True if an offset of the segment may be in no batch, because compaction has removed it.
-    fn may_have_gaps(&self, segment: &Segment) -> bool {
+    pub(super) fn may_have_gaps(&self, segment: &Segment) -> bool {
         self.compaction.has_gaps && segment.is_sealed() && !self.options.mutants().forget_gaps
     }
 

@@ -1,13 +1,16 @@
 //! Batches of a sealed segment, one after the other, by direct reads: they do not drive out of the page cache what
 //! consumers read.
 //!
-//! [`Input::batch`] answers at once or says what is to be submitted first. Every batch is checked against its CRC.
+//! [`Input::batch`] answers at once or says what is to be submitted first. Every batch is checked against its CRC, and
+//! its offsets, which no CRC covers, against its place: a read that went astray must not put another batch there.
 
 use crate::base::units::align_down;
 use crate::io::{File, Op, OpenOptions, Outcome, Pool, Slice};
 use crate::model::batch::{self, HEADER_SIZE, Header, MAGIC};
 use crate::model::id::Offset;
 use crate::model::limits::{BLOCK_SIZE_BYTES, COMPACTION_IO_SIZE_BYTES};
+use crate::storage::log::Log;
+use crate::storage::segment::Segment;
 use crate::storage::tail_cache::block_end;
 
 use super::task::CompactError;
@@ -20,6 +23,10 @@ pub(super) struct Input {
     path: std::path::PathBuf,
     /// Bytes of its batches.
     size_bytes: u64,
+    /// The next batch begins here, or behind it if offsets may be missing, and none reaches beyond the end.
+    next_offset: Offset,
+    end: Offset,
+    may_have_gaps: bool,
     file: Option<File>,
     /// Where the next batch begins.
     pub position: u64,
@@ -39,8 +46,19 @@ pub(super) enum Found {
 }
 
 impl Input {
-    pub fn new(base: Offset, path: std::path::PathBuf, size_bytes: u64) -> Input {
-        Input { base, path, size_bytes, file: None, position: 0, window: None }
+    /// `segment` of `log`, from its start.
+    pub fn new(log: &Log, segment: &Segment) -> Input {
+        Input {
+            base: segment.base_offset,
+            path: segment.path(&log.identity.dir),
+            size_bytes: segment.size_bytes,
+            next_offset: segment.base_offset,
+            end: segment.next_offset,
+            may_have_gaps: log.may_have_gaps(segment),
+            file: None,
+            position: 0,
+            window: None,
+        }
     }
 
     /// Bytes from the start that have been gone through, to the end of the segment.
@@ -86,6 +104,11 @@ impl Input {
             }
             _ => return Err(self.corrupt("no batch header")),
         };
+        let is_next = header.base_offset == self.next_offset;
+        let is_later = self.may_have_gaps && header.base_offset > self.next_offset;
+        if !(is_next || is_later) || header.next_offset() > self.end {
+            return Err(self.corrupt("a batch whose offsets belong elsewhere"));
+        }
         let size_bytes = header.size_bytes as u64;
         if self.position + size_bytes > self.size_bytes {
             return Err(self.corrupt("a batch ends behind the end"));
@@ -95,6 +118,7 @@ impl Input {
             return Err(self.corrupt("the CRC does not match"));
         }
         self.position += size_bytes;
+        self.next_offset = header.next_offset();
         Ok(Found::Batch(header, bytes))
     }
 

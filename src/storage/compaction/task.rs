@@ -293,8 +293,7 @@ impl CleanTask {
                     return Err(CompactError::Gone);
                 }
                 Some(segment) => {
-                    let path = segment.path(&log.identity.dir);
-                    self.input = Some(Input::new(segment.base_offset, path, segment.size_bytes));
+                    self.input = Some(Input::new(log, segment));
                 }
                 None => self.begin_cleaning(log),
             }
@@ -351,8 +350,7 @@ impl CleanTask {
             None => match output.next_input() {
                 Some(base) => {
                     let segment = log.segment(base).ok_or(CompactError::Gone)?;
-                    let path = segment.path(&log.identity.dir);
-                    self.input = Some(Input::new(base, path, segment.size_bytes));
+                    self.input = Some(Input::new(log, segment));
                     output.wants(pool)
                 }
                 None => match output.wants_ending(pool) {

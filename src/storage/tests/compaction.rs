@@ -465,12 +465,22 @@ fn a_producers_last_sequence_outlives_its_records() {
 
 #[test]
 fn corrupt_batches_are_not_copied() {
-    // A byte rots in a sealed segment: the compaction ends, the file stays, and the log is left alone.
+    // Bytes rot in a sealed segment: the compaction ends, the file stays, and the log is left alone.
+    rot_is_not_copied(10_000, &[0xff; 4]);
+}
+
+#[test]
+fn a_batch_whose_offset_is_not_its_places_is_not_copied() {
+    // No CRC covers the base offset: it rots, as if a read had gone astray.
+    rot_is_not_copied(7, &[5]);
+}
+
+fn rot_is_not_copied(position: u64, rot: &[u8]) {
     let mut keyed = Keyed::new(7, WorldOptions::calm(), small(), None);
     keyed.fill(60, 3000);
     keyed.bench.quiesce();
     let path = "/data/topics/t-0/00000000000000000000.log";
-    keyed.bench.world.rot(path, 10_000, &[0xff; 4]).expect("it is there");
+    keyed.bench.world.rot(path, position, rot).expect("it is there");
     let before = keyed.bench.world.read_file(path).unwrap();
     let mut cleaner = Cleaner::new(READ, CLEANER, &mut Rng::new(1));
     let ended = loop {
