@@ -166,7 +166,8 @@ impl Metadata {
         timeout_ms: i32,
         now: Timestamp,
     ) -> Option<Metadata> {
-        let bumped = ProducerEpoch(self.producer_epoch.0 + 1);
+        // After a fence with the greatest epoch there is no next one: then nobody is expected who could get it.
+        let bumped = ProducerEpoch(self.producer_epoch.0.saturating_add(1));
         let (epoch, last) = match expected {
             None => (bumped, ProducerEpoch(-1)),
             Some(expected) if self.producer_epoch.0 == -1 || expected == self.producer_epoch => {
@@ -221,13 +222,17 @@ impl Metadata {
         next
     }
 
-    /// Decided. With the second protocol the epoch rises, and `next_id` follows where it cannot.
+    /// Decided; a transaction that includes nothing begins and ends now. With the second protocol the epoch rises, and
+    /// `next_id` follows where it cannot.
     pub fn prepared(&self, commits: bool, client_version: i16, next_id: ProducerId, now: Timestamp) -> Metadata {
         let state = if commits { TransactionState::PrepareCommit } else { TransactionState::PrepareAbort };
         let mut next = Metadata { state, last_update: now, client_version, ..self.clone() };
+        if self.state != TransactionState::Ongoing {
+            next.start = now;
+        }
         if client_version >= 2 {
             next.last_producer_epoch = self.producer_epoch;
-            next.producer_epoch = ProducerEpoch(self.producer_epoch.0 + 1);
+            next.producer_epoch = ProducerEpoch(self.producer_epoch.0.saturating_add(1));
             next.next_producer_id = next_id;
         }
         next
@@ -236,7 +241,8 @@ impl Metadata {
     /// Aborted because its producer is fenced, with an epoch that nobody gets; `is_raised`: it was raised before, by
     /// a fence that could not be written.
     pub fn fenced(&self, is_raised: bool, now: Timestamp) -> Metadata {
-        let epoch = if is_raised { self.producer_epoch } else { ProducerEpoch(self.producer_epoch.0 + 1) };
+        let raised_by = i16::from(!is_raised);
+        let epoch = ProducerEpoch(self.producer_epoch.0.saturating_add(raised_by));
         Metadata {
             state: TransactionState::PrepareAbort,
             producer_epoch: epoch,

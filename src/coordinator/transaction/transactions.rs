@@ -253,17 +253,21 @@ impl<T> Transactions<T> {
         let entry = self.entries.get(id).ok_or(TransactionError::InvalidProducerIdMapping)?;
         let metadata = &entry.metadata;
         let own = metadata.producer_epoch;
+        let is_v2 = client_version >= 2;
+        if is_v2 && entry.pending.is_some() {
+            // Before anything else: it may change the producer id.
+            return Err(TransactionError::ConcurrentTransactions);
+        }
         // A client of the second protocol that asks again names the epoch before the one that its end has made.
-        let raised = metadata.is_v2() && epoch.0 >= 0 && own.0 == epoch.0 + 1;
-        let replaced =
-            metadata.is_v2() && own.0 == 0 && metadata.previous_producer_id == producer_id && is_exhausted(epoch);
+        let is_retry = is_v2 && metadata.is_v2();
+        let raised = is_retry && epoch.0 >= 0 && i32::from(own.0) == i32::from(epoch.0) + 1;
+        let replaced = is_retry && own.0 == 0 && metadata.previous_producer_id == producer_id && is_exhausted(epoch);
         if metadata.producer_id != producer_id && !replaced {
             return Err(TransactionError::InvalidProducerIdMapping);
         }
         let is_valid = match metadata.state {
-            _ if !metadata.is_v2() => epoch == own,
-            TransactionState::PrepareCommit | TransactionState::PrepareAbort => raised,
-            TransactionState::CompleteCommit | TransactionState::CompleteAbort => raised || replaced,
+            state if is_retry && state.is_prepared() => raised,
+            TransactionState::CompleteCommit | TransactionState::CompleteAbort => raised || replaced || epoch == own,
             _ => epoch == own,
         };
         if !is_valid {
@@ -272,14 +276,21 @@ impl<T> Transactions<T> {
         if entry.pending.is_some() {
             return Err(TransactionError::ConcurrentTransactions);
         }
+        // Such a client does not know whether the broker has seen anything of the transaction that it aborts.
+        let is_empty = is_v2 && !commits && !raised && !replaced && metadata.state.may_expire();
         let answer = (metadata.producer_id, own);
         match (metadata.state, commits) {
-            (TransactionState::Ongoing, _) => {
+            (state, _) if state == TransactionState::Ongoing || is_empty => {
                 let mut next_id = ProducerId::NONE;
-                if client_version >= 2 && metadata.is_epoch_exhausted() {
+                if is_v2 && metadata.is_epoch_exhausted() {
                     next_id = (context.producer_id)().ok_or(TransactionError::NoProducerId)?;
                 }
                 Ok(Ok(metadata.prepared(commits, client_version, next_id, context.now.wall)))
+            }
+            (TransactionState::CompleteCommit | TransactionState::CompleteAbort, _)
+                if is_v2 && !raised && !replaced =>
+            {
+                Err(TransactionError::InvalidTxnState)
             }
             (TransactionState::CompleteCommit, true) | (TransactionState::CompleteAbort, false) => Ok(Err(answer)),
             (TransactionState::PrepareCommit, true) | (TransactionState::PrepareAbort, false) => {
