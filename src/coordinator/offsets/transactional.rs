@@ -1,8 +1,9 @@
 //! Offsets that were committed in transactions which are not decided yet (KIP-98, KIP-447).
 //!
 //! Each waits with its producer until that producer's marker comes: then it counts, or never did. Until then the
-//! partition's offset is unstable for whoever asks for a stable one. A plain commit of the same partition that came
-//! later wins, and a partition's offset that is deleted takes those that wait along.
+//! partition's offset is unstable for whoever asks for a stable one. Of several commits of one partition that count the
+//! one wins that came last, whichever was decided last, as in the log, of which compaction keeps the last; and a
+//! partition's offset that is deleted takes those that wait along.
 //!
 //! Holds what is durable. It must not know the log or who decides.
 
@@ -17,7 +18,9 @@ type Key = (Box<str>, Box<str>, PartitionIndex);
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Waiting {
     committed: CommittedOffset,
-    /// A later plain commit counts instead.
+    /// Which of all that have come.
+    number: u64,
+    /// A later commit counts instead.
     is_superseded: bool,
 }
 
@@ -28,6 +31,7 @@ pub struct TransactionalOffsets {
     /// How many producers have one of a partition.
     unstable: BTreeMap<Key, usize>,
     size_bytes: usize,
+    put_count: u64,
 }
 
 fn weight_bytes((group, topic, _): &Key, committed: &CommittedOffset) -> usize {
@@ -46,7 +50,8 @@ impl TransactionalOffsets {
     ) {
         let key: Key = (group.into(), topic.into(), partition);
         self.size_bytes += weight_bytes(&key, &committed);
-        let waiting = Waiting { committed, is_superseded: false };
+        self.put_count += 1;
+        let waiting = Waiting { committed, number: self.put_count, is_superseded: false };
         match self.by_producer.entry(producer).or_default().insert(key.clone(), waiting) {
             Some(old) => self.size_bytes -= weight_bytes(&key, &old.committed),
             None => *self.unstable.entry(key).or_default() += 1,
@@ -58,6 +63,7 @@ impl TransactionalOffsets {
         for (key, waiting) in self.by_producer.remove(&producer).unwrap_or_default() {
             self.settle(&key, &waiting);
             if commits && !waiting.is_superseded {
+                self.supersede_before(&key, waiting.number);
                 let (group, topic, partition) = &key;
                 offsets.put(group, topic, *partition, waiting.committed);
             }
@@ -79,10 +85,15 @@ impl TransactionalOffsets {
         if self.by_producer.is_empty() {
             return;
         }
-        let key: Key = (group.into(), topic.into(), partition);
-        for waiting in self.by_producer.values_mut().filter_map(|waiting| waiting.get_mut(&key)) {
-            waiting.is_superseded = true;
+        self.supersede_before(&(group.into(), topic.into(), partition), u64::MAX);
+    }
+
+    fn supersede_before(&mut self, key: &Key, number: u64) {
+        if !self.unstable.contains_key(key) {
+            return;
         }
+        let waiting = self.by_producer.values_mut().filter_map(|waiting| waiting.get_mut(key));
+        waiting.filter(|waiting| waiting.number < number).for_each(|waiting| waiting.is_superseded = true);
     }
 
     /// The offset of a partition is deleted. True if something waited.
@@ -162,7 +173,7 @@ mod tests {
         waiting.end(ProducerId(2), false, &mut offsets);
         waiting.end(ProducerId(1), true, &mut offsets);
         assert_eq!((at(&offsets, "a"), at(&offsets, "b")), (Some(6), None));
-        assert_eq!(waiting, TransactionalOffsets::default());
+        assert_eq!(nothing_of(waiting.clone()), TransactionalOffsets::default());
         // A transaction without offsets here.
         waiting.end(ProducerId(3), true, &mut offsets);
     }
@@ -180,6 +191,29 @@ mod tests {
         waiting.end(ProducerId(1), true, &mut offsets);
         waiting.end(ProducerId(2), true, &mut offsets);
         assert_eq!((at(&offsets, "a"), at(&offsets, "b")), (Some(8), None));
-        assert_eq!(waiting, TransactionalOffsets::default());
+        assert_eq!(nothing_of(waiting), TransactionalOffsets::default());
+    }
+
+    #[test]
+    fn of_two_transactions_the_later_commit_wins_whichever_is_decided_last() {
+        // A transaction that was slow to be decided must not bring back an older offset than the log's last one.
+        let (mut waiting, mut offsets) = (TransactionalOffsets::default(), Offsets::default());
+        waiting.put(ProducerId(1), "g", "a", P, committed(5));
+        waiting.put(ProducerId(2), "g", "a", P, committed(9));
+        waiting.end(ProducerId(2), true, &mut offsets);
+        assert!(waiting.is_unstable("g", "a", P));
+        waiting.end(ProducerId(1), true, &mut offsets);
+        assert_eq!(at(&offsets, "a"), Some(9));
+        // Where the later one is aborted the earlier one counts.
+        waiting.put(ProducerId(1), "g", "b", P, committed(5));
+        waiting.put(ProducerId(2), "g", "b", P, committed(9));
+        waiting.end(ProducerId(2), false, &mut offsets);
+        waiting.end(ProducerId(1), true, &mut offsets);
+        assert_eq!(at(&offsets, "b"), Some(5));
+    }
+
+    /// But for how many there were.
+    fn nothing_of(waiting: TransactionalOffsets) -> TransactionalOffsets {
+        TransactionalOffsets { put_count: 0, ..waiting }
     }
 }
