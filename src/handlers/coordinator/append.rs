@@ -94,6 +94,13 @@ pub(super) struct Queued {
     deadline: Monotonic,
 }
 
+impl Queued {
+    /// True if it ends the producer's transaction.
+    pub fn is_marker_of(&self, id: ProducerId) -> bool {
+        matches!(self.batch, Batch::Marker(producer, ..) if producer == id)
+    }
+}
+
 /// A change that is in the log and not durable yet.
 #[derive(Debug)]
 pub(super) struct Waiting {

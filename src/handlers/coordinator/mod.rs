@@ -63,7 +63,7 @@ use crate::coordinator::offsets::transactional::TransactionalOffsets;
 use crate::coordinator::transaction::Transactions;
 use crate::coordinator::{OFFSETS_TOPIC, TRANSACTIONS_TOPIC, partition_of};
 use crate::io::Io;
-use crate::model::id::{PartitionIndex, TopicId, TopicIdPartition};
+use crate::model::id::{PartitionIndex, ProducerId, TopicId, TopicIdPartition};
 use crate::protocol::error::ErrorCode;
 use add_to_txn::BatchedAdd;
 use append::{Continuation, Queued, Waiting};
@@ -190,6 +190,11 @@ impl Hosted {
     /// True if something is on its way into the log.
     pub fn has_writes(&self) -> bool {
         !self.waiting.is_empty() || !self.queued.is_empty()
+    }
+
+    /// True if a marker of the producer is not in the log yet.
+    pub fn has_queued_marker(&self, id: ProducerId) -> bool {
+        self.queued.iter().any(|queued| queued.is_marker_of(id))
     }
 
     /// Commits that are on their way.

@@ -100,7 +100,11 @@ impl<I: Io> Broker<I> {
         }
     }
 
+    /// Whether the producer's transaction has begun in the partition and nothing is about to end it.
     fn has_offsets_transaction(&mut self, index: Place, (id, epoch): Producer) -> bool {
+        if self.coordinator.hosted(index).is_none_or(|hosted| hosted.has_queued_marker(id)) {
+            return false;
+        }
         match self.locate(Topic::Name(index.host.topic()), index.index) {
             Located::Here(slot) => self.partitions.get_mut(slot).log.has_transaction(id, epoch),
             Located::Elsewhere(_) | Located::Unknown(_) => false,
