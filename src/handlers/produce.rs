@@ -462,7 +462,7 @@ impl<I: Io> Broker<I> {
         if !log.has_room_for_transaction() {
             return Some(Err(ErrorCode::RequestTimedOut));
         }
-        self.verified(slot, id, producer, version)
+        self.verified(slot, id, producer, header.base_sequence, version)
     }
 
     /// One wait of a task is over; the last one answers.

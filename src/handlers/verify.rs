@@ -2,20 +2,28 @@
 //! transaction is taken (KIP-890), so that nothing late opens a transaction that nobody ends.
 //!
 //! 1. A Produce with such a batch is held, and the coordinator's shard is asked by a message. From Produce 12 on the
-//!    question also brings the partition into the transaction, which is answered when that is durable.
+//!    question also brings the partition into the transaction, which is answered when that is durable. Where another
+//!    change of the transaction is under way, another partition that comes in or the end of the one before, the question
+//!    waits at the coordinator: its client would have to, and longer.
 //! 2. The answer is kept in the partition until the batch comes again. A marker of the producer drops it: what was true
 //!    before the end of the transaction is not any more; and an answer to a question that was dropped is not looked at.
-//! 3. A TxnOffsetCommit waits in the same way.
+//! 3. Of a producer that the partition does not know the first batch may have any sequence. So where one was refused
+//!    none that follows it is taken before it: clients send several at a time.
+//! 4. A TxnOffsetCommit waits in the same way.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
 
 use super::broker::Broker;
 use super::bus::Message;
 use super::coordinator::transactions::TransactionTicket;
 use super::coordinator::txn_offsets::WaitingCommit;
 use super::deadlines::Deadline;
+use crate::base::time::Monotonic;
 use crate::coordinator::transaction::event::Producer;
 use crate::coordinator::transaction::metadata::Partitions;
 use crate::io::Io;
-use crate::model::id::{PartitionIndex, ProducerEpoch, ShardId, TopicIdPartition};
+use crate::model::id::{PartitionIndex, ProducerEpoch, Sequence, ShardId, TopicIdPartition};
 use crate::model::limits::OPEN_TRANSACTION_COUNT_MAX;
 use crate::protocol::error::ErrorCode;
 
@@ -23,6 +31,11 @@ use crate::protocol::error::ErrorCode;
 const ADDS_FROM: i16 = 12;
 /// From this version on clients know that a transaction can only be aborted.
 const ABORTABLE_FROM: i16 = 11;
+
+/// When a question is asked again that has met another change of its transaction: about as long as one takes.
+const ASK_AGAIN_AFTER: Duration = Duration::from_millis(2);
+/// How often; after these two seconds its client is told to try again.
+const ASKED_COUNT_MAX: u16 = 1000;
 
 /// A question to a transaction's coordinator.
 #[derive(Clone, Debug)]
@@ -41,6 +54,8 @@ pub struct Question {
     pub asker: ShardId,
     /// Its number for the question.
     pub number: u64,
+    /// How often it has met another change.
+    pub met_count: u16,
 }
 
 /// What an answer is for.
@@ -56,32 +71,44 @@ pub(super) enum Asked {
 #[derive(Clone, Copy, Debug)]
 pub struct Verification {
     epoch: ProducerEpoch,
-    number: u64,
+    /// The question's number; `None`: nothing was asked since the last one was answered with an error.
+    number: Option<u64>,
     result: Option<Result<(), ErrorCode>>,
+    /// The least sequence that was refused.
+    refused: Option<Sequence>,
 }
 
 impl<I: Io> Broker<I> {
-    /// Whether a batch may begin its producer's transaction in the partition; `None`: it is being asked, and whoever
-    /// waits for the partition is looked at again.
+    /// Whether a batch with this sequence may begin its producer's transaction in the partition; `None`: it is being
+    /// asked, and whoever waits for the partition is looked at again.
     pub(super) fn verified(
         &mut self,
         slot: u32,
         transactional_id: &str,
         producer: Producer,
+        sequence: Sequence,
         version: i16,
     ) -> Option<Result<(), ErrorCode>> {
         let adds = version >= ADDS_FROM;
         if !adds && !self.options.config.transaction_partition_verification_enable {
             return Some(Ok(()));
         }
-        if self.partitions.get_mut(slot).verifications.get(&producer.0).is_none_or(|known| known.epoch != producer.1) {
-            self.ask_for(slot, transactional_id, producer, adds);
+        let partition = self.partitions.get_mut(slot);
+        let known = partition.verifications.get(&producer.0).filter(|known| known.epoch == producer.1);
+        let (number, refused) = known.map_or((None, None), |known| (known.number, known.refused));
+        if refused.is_some_and(|refused| sequence > refused) && partition.log.producers().get(producer.0).is_none() {
+            return Some(Err(ErrorCode::OutOfOrderSequenceNumber));
+        }
+        if number.is_none() {
+            self.ask_for(slot, transactional_id, producer, refused, adds);
         }
         let partition = self.partitions.get_mut(slot);
-        let result = partition.verifications.get(&producer.0)?.result?;
+        let known = partition.verifications.get_mut(&producer.0)?;
+        let result = known.result?;
         if result.is_err() {
             // The next attempt asks again.
-            partition.verifications.remove(&producer.0);
+            (known.number, known.result) = (None, None);
+            known.refused = Some(known.refused.map_or(sequence, |refused| refused.min(sequence)));
         }
         Some(result.map_err(|error| match error {
             ErrorCode::TransactionAbortable if version < ABORTABLE_FROM => ErrorCode::InvalidTxnState,
@@ -96,14 +123,22 @@ impl<I: Io> Broker<I> {
         }))
     }
 
-    fn ask_for(&mut self, slot: u32, transactional_id: &str, producer: Producer, adds: bool) {
+    fn ask_for(
+        &mut self,
+        slot: u32,
+        transactional_id: &str,
+        producer: Producer,
+        refused: Option<Sequence>,
+        adds: bool,
+    ) {
         let number = self.questions.asked + 1;
         let partition = self.partitions.get_mut(slot);
         if partition.verifications.len() >= OPEN_TRANSACTION_COUNT_MAX {
             // Left by clients that have gone.
             partition.verifications.clear();
         }
-        partition.verifications.insert(producer.0, Verification { epoch: producer.1, number, result: None });
+        let verification = Verification { epoch: producer.1, number: Some(number), result: None, refused };
+        partition.verifications.insert(producer.0, verification);
         let question = Question {
             transactional_id: transactional_id.into(),
             producer,
@@ -112,6 +147,7 @@ impl<I: Io> Broker<I> {
             adds,
             asker: self.shard,
             number: 0,
+            met_count: 0,
         };
         let id = partition.id;
         self.ask_transaction(question, Asked::Produce(id, producer));
@@ -142,6 +178,25 @@ impl<I: Io> Broker<I> {
         self.add_to_transaction(TransactionTicket::Question(question), &id, producer, &partitions, 2);
     }
 
+    /// Another change of the transaction is under way.
+    pub(super) fn ask_again(&mut self, mut question: Question) {
+        if question.met_count >= ASKED_COUNT_MAX {
+            return self.answer_question(question, Err(ErrorCode::ConcurrentTransactions));
+        }
+        question.met_count += 1;
+        let due = self.now.monotonic + ASK_AGAIN_AFTER;
+        self.questions.late.push_back((due, question));
+        self.deadlines.push(due, Deadline::Coordinator);
+    }
+
+    /// Asks again what is due. Each turn; there is usually nothing to do.
+    pub(super) fn retry_questions(&mut self) {
+        let now = self.now.monotonic;
+        while let Some((_, question)) = self.questions.late.pop_front_if(|(due, _)| *due <= now) {
+            self.take_question(question);
+        }
+    }
+
     /// Answers the shard that asked.
     pub(super) fn answer_question(&mut self, question: Question, result: Result<(), ErrorCode>) {
         match question.asker == self.shard {
@@ -159,7 +214,7 @@ impl<I: Io> Broker<I> {
                 let Some(slot) = self.partitions.find(id) else { return };
                 let partition = self.partitions.get_mut(slot);
                 if let Some(known) = partition.verifications.get_mut(&producer.0)
-                    && known.number == number
+                    && known.number == Some(number)
                 {
                     known.result = Some(result);
                 }
@@ -180,9 +235,11 @@ impl<I: Io> Broker<I> {
     }
 }
 
-/// Questions of this shard that are not answered yet.
+/// Questions of this shard that are not answered yet, and those to its coordinators that are asked again.
 #[derive(Debug, Default)]
 pub struct Questions {
-    open: std::collections::BTreeMap<u64, Asked>,
+    open: BTreeMap<u64, Asked>,
     asked: u64,
+    /// By the time when they are due.
+    late: VecDeque<(Monotonic, Question)>,
 }

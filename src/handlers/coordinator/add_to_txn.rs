@@ -179,6 +179,9 @@ impl<I: Io> Broker<I> {
                 let results = results_of(&batch.transactions[place].topics, |_, _| error);
                 self.batched_add_answered(number, place, results);
             }
+            TransactionTicket::Question(question) if error == ErrorCode::ConcurrentTransactions => {
+                self.ask_again(question);
+            }
             TransactionTicket::Question(question) => {
                 let result = if error.is_none() { Ok(()) } else { Err(error) };
                 self.answer_question(question, result);

@@ -345,6 +345,7 @@ impl<I: Io> Broker<I> {
         self.go_on_loading();
         self.tick_groups();
         self.resend_markers();
+        self.retry_questions();
         // What follows a write may write again, which in mode `memory` follows at once.
         const ROUND_COUNT_MAX: usize = 8;
         for _ in 0..ROUND_COUNT_MAX {

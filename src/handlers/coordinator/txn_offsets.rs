@@ -62,6 +62,7 @@ impl<I: Io> Broker<I> {
             adds: call.version >= ADDS_FROM,
             asker: self.shard,
             number: 0,
+            met_count: 0,
         };
         self.ask_transaction(question, Asked::Commit(waiting));
     }

@@ -13,7 +13,7 @@ use kafka_protocol::messages::txn_offset_commit_request::{
 };
 use kafka_protocol::messages::{
     AddOffsetsToTxnRequest, AddPartitionsToTxnRequest, EndTxnRequest, FindCoordinatorRequest, GroupId,
-    InitProducerIdRequest, OffsetFetchRequest, TransactionalId, TxnOffsetCommitRequest,
+    InitProducerIdRequest, OffsetFetchRequest, ProduceRequest, TransactionalId, TxnOffsetCommitRequest,
     offset_fetch_request::{OffsetFetchRequestGroup, OffsetFetchRequestTopics},
 };
 use kafka_protocol::protocol::{Request, StrBytes};
@@ -229,7 +229,8 @@ impl Writer {
                 let error = ErrorCode::from_code(code).expect("a known code");
                 match error {
                     ErrorCode::NotLeaderOrFollower => {}
-                    ErrorCode::NotEnoughReplicas | ErrorCode::ConcurrentTransactions => {
+                    // With the second protocol the end of the transaction before is waited for.
+                    ErrorCode::NotEnoughReplicas if !self.is_v2 => {
                         node.run_for(Duration::from_millis(5));
                     }
                     other => return Some(other),
@@ -239,7 +240,7 @@ impl Writer {
         panic!("seed {}: partition {index} has no leader", node.world.seed())
     }
 
-    fn commit_offset(&mut self, node: &mut TestNode, number: usize) -> Option<()> {
+    fn offset_request(&self, number: usize) -> TxnOffsetCommitRequest {
         let (id, epoch) = self.producer.expect("initialized");
         let partition = TxnOffsetCommitRequestPartition::default()
             .with_partition_index(0)
@@ -247,12 +248,16 @@ impl Writer {
             .with_committed_leader_epoch(-1)
             .with_committed_metadata(Some(text("note")));
         let topic = TxnOffsetCommitRequestTopic::default().with_name(topic_name("t")).with_partitions(vec![partition]);
-        let request = TxnOffsetCommitRequest::default()
+        TxnOffsetCommitRequest::default()
             .with_transactional_id(TransactionalId(text(ID)))
             .with_group_id(GroupId(text(GROUP)))
             .with_producer_id(id.0.into())
             .with_producer_epoch(epoch.0)
-            .with_topics(vec![topic]);
+            .with_topics(vec![topic])
+    }
+
+    fn commit_offset(&mut self, node: &mut TestNode, number: usize) -> Option<()> {
+        let request = self.offset_request(number);
         let version = if self.is_v2 { 5 } else { 3 };
         let done =
             self.ask(node, (0, GROUP), version, &request, |response| response.topics[0].partitions[0].error_code)?;
@@ -458,4 +463,169 @@ fn a_batch_of_a_transaction_that_does_not_include_the_partition_is_refused() {
     assert_eq!(writer.produce(&mut node, 0, 5), Some(ErrorCode::None));
     assert_eq!(writer.append(&mut node, 0, plain), Some(ErrorCode::InvalidTxnState));
     writer.end(&mut node, true).expect("on");
+}
+
+#[test]
+fn a_transaction_that_comes_into_many_partitions_at_once_is_never_told_to_wait() {
+    // With the second protocol each partition's shard asks the coordinator, which makes one change at a time; and the
+    // first questions come while the markers of the transaction before are being written.
+    let world = World::new(11, WorldOptions::default());
+    let mut node = TestNode::start(&world, &spec(3));
+    let mut writer = Writer { is_v2: true, ..Writer::new() };
+    writer.create(&mut node).expect("on");
+    writer.coordinator(&mut node, 0, GROUP).expect("on");
+    writer.init(&mut node).expect("on");
+    let leaders: Vec<i32> = {
+        let metadata = Client::connect(&node, 0).metadata(&mut node).expect("on");
+        let topic = metadata.topics.iter().find(|topic| topic.name.as_ref().is_some_and(|name| &***name == "t"));
+        let mut partitions = topic.expect("known").partitions.clone();
+        partitions.sort_by_key(|partition| partition.partition_index);
+        partitions.iter().map(|partition| partition.leader_id.0).collect()
+    };
+    for round in 0..20 {
+        let (id, epoch) = writer.producer.expect("initialized");
+        for (index, leader) in (0..).zip(&leaders) {
+            let mut builder = BatchBuilder::new(Codec::None).producer(id, epoch, Sequence(0)).transactional();
+            builder.push(world.now().wall, None, Some(b"x"), &[]);
+            let mut request = produce_request(writer.topic.expect("created"), index, builder.build());
+            request.transactional_id = Some(TransactionalId(text(ID)));
+            writer.link(&node, *leader).send(PRODUCE_BY_ID, &request);
+        }
+        for leader in &leaders {
+            let response = writer.link(&node, *leader).receive::<ProduceRequest>(&mut node, PRODUCE_BY_ID).expect("on");
+            assert_eq!(partition_of(response).error_code, 0, "round {round}");
+        }
+        // As fast as the decision is durable: no pause for the markers.
+        writer.end(&mut node, round % 2 == 0).expect("on");
+    }
+}
+
+#[test]
+fn offsets_that_come_late_into_a_transaction_open_none_that_nobody_ends() {
+    // A stream of offsets of one producer on a connection of its own while its transactions end on another: whatever
+    // comes before or behind a marker, at the end nothing of it is open.
+    for (seed, is_v2) in (20..28).flat_map(|seed| [(seed, false), (seed, true)]) {
+        let world = World::new(seed, WorldOptions::default());
+        let mut node = TestNode::start(&world, &spec(1));
+        let mut writer = Writer { is_v2, ..Writer::new() };
+        writer.create(&mut node).expect("on");
+        let coordinator = writer.coordinator(&mut node, 0, GROUP).expect("on");
+        writer.init(&mut node).expect("on");
+        let version = if is_v2 { 5 } else { 3 };
+        let mut late = Client::connect(&node, coordinator as usize - 1);
+        let (mut asked, mut answered) = (0, 0);
+        for number in 0..12 {
+            if !is_v2 {
+                writer.add(&mut node).expect("on");
+            }
+            writer.commit_offset(&mut node, number).expect("on");
+            let request = writer.offset_request(number);
+            let (id, epoch) = writer.producer.expect("initialized");
+            let end = EndTxnRequest::default()
+                .with_transactional_id(TransactionalId(text(ID)))
+                .with_producer_id(id.0.into())
+                .with_producer_epoch(epoch.0)
+                .with_committed(number % 2 == 0);
+            let end_version = if is_v2 { 5 } else { 3 };
+            let owner = writer.coordinator(&mut node, 1, ID).expect("on");
+            writer.link(&node, owner).send(end_version, &end);
+            for _ in 0..40 {
+                late.send(version, &request);
+                asked += 1;
+                node.run_for(Duration::from_micros(50));
+            }
+            let ended = writer.link(&node, owner).receive::<EndTxnRequest>(&mut node, end_version).expect("on");
+            assert_eq!(ended.error_code, 0);
+            if is_v2 {
+                writer.producer = Some((id, ProducerEpoch(ended.producer_epoch)));
+            }
+        }
+        while answered < asked {
+            late.receive::<TxnOffsetCommitRequest>(&mut node, version).expect("answered");
+            answered += 1;
+        }
+        // No transaction is under way: what is told to be stable is.
+        writer.offset(&mut node);
+    }
+}
+
+#[test]
+fn a_batch_does_not_overtake_one_that_was_refused_before_it() {
+    // The first batch of a producer is refused by the transaction's coordinator, here for the name of another id; the
+    // one that was sent with it must not become the first of the partition.
+    let world = World::new(41, WorldOptions::default());
+    let mut node = TestNode::start(&world, &spec(2));
+    let mut writer = Writer { is_v2: true, ..Writer::new() };
+    writer.create(&mut node).expect("on");
+    writer.coordinator(&mut node, 0, GROUP).expect("on");
+    writer.init(&mut node).expect("on");
+    let (id, epoch) = writer.producer.expect("initialized");
+    let topic = writer.topic.expect("created");
+    let mut send = |node: &mut TestNode, name: &str, sequence: i32| {
+        let builder = BatchBuilder::new(Codec::None).producer(id, epoch, Sequence(sequence));
+        let mut builder = builder.transactional();
+        builder.push(node.world.now().wall, None, Some(b"x"), &[]);
+        let mut request = produce_request(topic, 0, builder.build());
+        request.transactional_id = Some(TransactionalId(text(name)));
+        let codes = (1..=2).map(|shard| {
+            let response = writer.link(node, shard).call(node, PRODUCE_BY_ID, &request);
+            ErrorCode::from_code(partition_of(response).error_code).expect("a known code")
+        });
+        codes.filter(|code| *code != ErrorCode::NotLeaderOrFollower).collect::<Vec<_>>()
+    };
+    assert_eq!(send(&mut node, "another", 0), [ErrorCode::InvalidProducerIdMapping]);
+    assert_eq!(send(&mut node, ID, 1), [ErrorCode::OutOfOrderSequenceNumber]);
+    assert_eq!(send(&mut node, ID, 0), [ErrorCode::None]);
+    assert_eq!(send(&mut node, ID, 1), [ErrorCode::None]);
+}
+
+#[test]
+fn a_transaction_ends_when_its_topic_is_deleted_before_or_while_it_is_decided() {
+    // Deleted while the transaction is open, and at once after the decision, when markers are on their way to partitions
+    // of several shards: the next transaction begins all the same, also after a start in between.
+    for (seed, is_before, starts_again) in [(31, true, false), (32, false, false), (33, true, true), (34, false, true)]
+    {
+        let world = World::new(seed, WorldOptions::default());
+        let mut node = TestNode::start(&world, &spec(3));
+        let mut writer = Writer::new();
+        writer.create(&mut node).expect("on");
+        writer.coordinator(&mut node, 0, GROUP).expect("on");
+        writer.init(&mut node).expect("on");
+        writer.add(&mut node).expect("on");
+        for index in 0..PARTITIONS {
+            assert_eq!(writer.produce(&mut node, index, 0), Some(ErrorCode::None));
+        }
+        let delete = |node: &mut TestNode| {
+            let deleted = Client::connect(node, 0).try_delete(node, "t");
+            assert_eq!(deleted, Some(ErrorCode::None), "seed {seed}");
+        };
+        if is_before {
+            delete(&mut node);
+        }
+        if starts_again && is_before {
+            assert!(node.stop());
+            node = TestNode::start(&world, &spec(2));
+            let producer = writer.producer;
+            writer.disconnect();
+            writer.producer = producer;
+        }
+        writer.end(&mut node, true).expect("on");
+        if !is_before {
+            delete(&mut node);
+        }
+        if starts_again && !is_before {
+            world.kill_process();
+            drop(node);
+            world.clear_write_hooks();
+            node = TestNode::start(&world, &spec(1));
+            writer.disconnect();
+        }
+        writer.topic = None;
+        writer.producer = None;
+        writer.create(&mut node).expect("on");
+        for commits in [true, false, true] {
+            writer.run(&mut node, commits).expect("on");
+        }
+        writer.verify(&mut node);
+    }
 }
