@@ -8,6 +8,7 @@ use super::call::Call;
 use super::located::Located;
 use crate::io::Io;
 use crate::model::id::PartitionIndex;
+use crate::model::limits::DESCRIBED_PRODUCER_COUNT_MAX;
 use crate::protocol::Topic;
 use crate::protocol::error::ErrorCode;
 
@@ -15,10 +16,16 @@ impl<I: Io> Broker<I> {
     /// Answers a DescribeProducers.
     pub(super) fn describe_producers(&mut self, call: Call, request: &DescribeProducersRequest) {
         let mut topics = Vec::with_capacity(request.topics.len());
+        let mut producer_count = 0;
         for topic in &request.topics {
             let mut partitions = Vec::with_capacity(topic.partition_indexes.len());
             for index in &topic.partition_indexes {
-                let found = self.producers_of(&topic.name, PartitionIndex(*index));
+                let found = match producer_count < DESCRIBED_PRODUCER_COUNT_MAX {
+                    true => self.producers_of(&topic.name, PartitionIndex(*index)),
+                    // The client asks for the rest again.
+                    false => Err(ErrorCode::NotLeaderOrFollower),
+                };
+                producer_count += found.as_ref().map_or(0, Vec::len);
                 let answer = PartitionResponse::default().with_partition_index(*index).with_error_message(None);
                 partitions.push(match found {
                     Ok(producers) => answer.with_active_producers(producers),

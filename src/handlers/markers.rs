@@ -26,6 +26,7 @@ use crate::coordinator::transaction::event::Producer;
 use crate::io::Io;
 use crate::model::batch::Header;
 use crate::model::id::{Offset, PartitionIndex, ProducerEpoch, ProducerId, ShardId, TopicIdPartition};
+use crate::model::limits::WRITTEN_MARKER_COUNT_MAX;
 use crate::model::marker::EndTransactionMarker;
 use crate::protocol::Topic;
 use crate::protocol::error::ErrorCode;
@@ -131,6 +132,10 @@ impl<I: Io> Broker<I> {
                         (known.map(|topic| TopicIdPartition { topic, partition }), producer, written)
                     }));
             }
+        }
+        if parts.len() > WRITTEN_MARKER_COUNT_MAX {
+            let results = vec![Err(ErrorCode::InvalidRequest); parts.len()];
+            return self.reply(call, &answer(&request, &results));
         }
         let task = self.begin_markers(Then::Answer(call, Box::new(request)), parts.len());
         for (place, (id, producer, marker)) in parts.into_iter().enumerate() {

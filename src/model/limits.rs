@@ -130,6 +130,17 @@ pub const SHARD_TRANSACTIONAL_ID_COUNT_MAX: usize = 200_000;
 /// 100,000 partitions. Kafka refuses what does not fit into a megabyte.
 pub const TRANSACTION_PARTITIONS_SIZE_BYTES_MAX: usize = MIB / 2;
 
+/// Producers that one DescribeProducers is answered with, and with them the last partition's: 64 partitions that remember
+/// all they can, 13 MiB. A request of 4 bytes a partition could else be answered with gigabytes.
+pub const DESCRIBED_PRODUCER_COUNT_MAX: usize = 64 * PRODUCER_COUNT_MAX;
+
+/// Partitions of transactions that one DescribeTransactions is answered with, and with them the last transaction's: for
+/// the same reason.
+pub const DESCRIBED_TRANSACTION_PARTITION_COUNT_MAX: usize = 256 * 1024;
+
+/// Markers that one WriteTxnMarkers may ask for: some ten milliseconds. Tools end one transaction in one partition.
+pub const WRITTEN_MARKER_COUNT_MAX: usize = 16 * 1024;
+
 /// Transactional ids that are forgotten in one go, some milliseconds: the rest follows with the next look.
 pub const EXPIRED_TRANSACTIONAL_ID_COUNT_MAX: usize = 5000;
 

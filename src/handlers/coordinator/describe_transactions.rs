@@ -1,6 +1,8 @@
 //! DescribeTransactions and ListTransactions: the transactional ids whose coordinators are here. Clients ask every
 //! broker and merge.
 
+use std::collections::BTreeSet;
+
 use kafka_protocol::messages::describe_transactions_response::{TopicData, TransactionState as Described};
 use kafka_protocol::messages::list_transactions_response::TransactionState as Listed;
 use kafka_protocol::messages::{
@@ -16,6 +18,7 @@ use crate::handlers::broker::Broker;
 use crate::handlers::call::Call;
 use crate::handlers::topics::topic_name;
 use crate::io::Io;
+use crate::model::limits::DESCRIBED_TRANSACTION_PARTITION_COUNT_MAX;
 use crate::protocol::error::ErrorCode;
 
 /// What a pattern may take once it is compiled.
@@ -24,10 +27,19 @@ const PATTERN_SIZE_BYTES_MAX: usize = 256 * 1024;
 impl<I: Io> Broker<I> {
     /// Answers a DescribeTransactions.
     pub(in crate::handlers) fn describe_transactions(&mut self, call: Call, request: &DescribeTransactionsRequest) {
+        let mut partition_count = 0;
         let states = request.transactional_ids.iter().map(|id| {
             let described = Described::default().with_transactional_id(id.clone());
-            match self.find_transaction(id) {
-                Ok(metadata) => describe(described, metadata),
+            let found = match partition_count < DESCRIBED_TRANSACTION_PARTITION_COUNT_MAX {
+                true => self.find_transaction(id),
+                // The client asks for the rest again.
+                false => Err(ErrorCode::CoordinatorNotAvailable),
+            };
+            match found {
+                Ok(metadata) => {
+                    partition_count += metadata.partitions.values().map(BTreeSet::len).sum::<usize>();
+                    describe(described, metadata)
+                }
                 Err(error) => described.with_error_code(error.code()),
             }
         });

@@ -167,8 +167,9 @@ pub struct CoordinatorHost {
     /// When transactions were last looked at: for time-outs, and for ids to be forgotten.
     timed_out_at: Monotonic,
     ids_expired_at: Monotonic,
-    /// When markers that were refused are sent again.
+    /// When markers that were refused are sent again, and how often they were.
     markers_due: Option<Monotonic>,
+    resent_count: u32,
 }
 
 impl Hosted {

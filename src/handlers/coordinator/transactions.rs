@@ -29,8 +29,10 @@ use crate::model::id::{PartitionIndex, ShardId, TopicIdPartition};
 use crate::model::limits::{EXPIRED_TRANSACTIONAL_ID_COUNT_MAX, SHARD_TRANSACTIONAL_ID_COUNT_MAX};
 use crate::protocol::error::ErrorCode;
 
-/// When markers that were refused are sent again.
+/// When markers that were refused are sent again; twice as late each time, so often, as long as some are: a partition
+/// that stays offline must not keep a shard busy.
 const RESEND_AFTER: Duration = Duration::from_millis(100);
+const RESEND_DOUBLED_MAX: u32 = 4;
 
 /// Who waits for a transactional id.
 #[derive(Debug)]
@@ -80,7 +82,7 @@ impl<I: Io> Broker<I> {
         };
         let result = event(&mut hosted.transactions, &mut context);
         if hosted.transactions.has_unfinished() && self.coordinator.markers_due.is_none() {
-            let due = self.now.monotonic + RESEND_AFTER;
+            let due = self.now.monotonic + RESEND_AFTER * (1 << self.coordinator.resent_count.min(RESEND_DOUBLED_MAX));
             self.coordinator.markers_due = Some(due);
             self.deadlines.push(due, Deadline::Coordinator);
         }
@@ -188,6 +190,7 @@ impl<I: Io> Broker<I> {
             return;
         }
         self.coordinator.markers_due = None;
+        self.coordinator.resent_count += 1;
         for index in self.places_of_transactions() {
             self.with_transactions(index, |transactions, context| transactions.retry(context));
         }
@@ -195,6 +198,9 @@ impl<I: Io> Broker<I> {
 
     /// Time-outs and ids to be forgotten. About once a second.
     pub(super) fn tend_transactions(&mut self) {
+        if self.coordinator.markers_due.is_none() {
+            self.coordinator.resent_count = 0;
+        }
         let now = self.now.monotonic;
         let config = &self.options.config;
         let timeouts = Duration::from_millis(config.transaction_abort_timed_out_interval_ms);
