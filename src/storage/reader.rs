@@ -187,7 +187,8 @@ impl Log {
             (Index::Memory(index), _) => u64::from(index.view().floor(offset)),
             _ => 0,
         };
-        let later = self.segments.iter().filter(|later| later.base_offset > segment.base_offset);
+        let later =
+            self.segments.iter().filter(|s| s.base_offset > segment.base_offset && s.base_offset < bound.offset);
         let later: u64 =
             later.map(|s| if s.base_offset == bound.segment { bound.position } else { s.size_bytes }).sum();
         end.position.saturating_sub(start) + later

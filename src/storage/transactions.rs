@@ -149,12 +149,21 @@ impl Log {
     /// The last stable offset's place.
     pub(super) fn last_stable(&self) -> Boundary {
         match self.transactions.first_unstable() {
-            Some(first) if first.offset < self.high_watermark.offset => {
-                // Nobody reads at this place: what is left below the log start was deleted.
-                Boundary { offset: first.offset.max(self.log_start), ..first }
+            // Its beginning was deleted, perhaps with its segment: of what is left nothing is decided.
+            Some(first) if first.offset < self.log_start => {
+                let at = self.segments.partition_point(|segment| segment.base_offset <= self.log_start);
+                let segment = &self.segments[at.saturating_sub(1)];
+                Boundary { segment: segment.base_offset, position: 0, offset: self.log_start }
             }
+            Some(first) if first.offset < self.high_watermark.offset => first,
             _ => self.high_watermark,
         }
+    }
+
+    /// The segment in which the first transaction began that is not settled, which may be gone; else that of the high
+    /// watermark. Nothing refers to places in segments below.
+    pub(super) fn first_unstable_segment(&self) -> Offset {
+        self.transactions.first_unstable().map_or(self.high_watermark.segment, |first| first.segment)
     }
 
     /// True if the producer has a transaction under way in this epoch.

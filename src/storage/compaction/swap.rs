@@ -148,7 +148,7 @@ impl Log {
 
     /// The sealed segments that lie wholly below the last stable offset, and whose ends nothing still refers to.
     fn compactable(&self) -> Vec<SealedSegment> {
-        let stable = self.last_stable().segment;
+        let stable = self.first_unstable_segment();
         let limits =
             [stable, self.high_watermark.segment, self.durable.segment, self.written.segment, self.end.segment];
         let limit = limits.into_iter().min().expect("there are five");

@@ -161,6 +161,37 @@ fn a_deleted_beginning_of_a_transaction_leaves_the_log_start_as_what_is_stable()
 }
 
 #[test]
+fn nothing_undecided_is_found_by_time_or_counted_wherever_the_log_begins() {
+    // An open transaction over many segments, of which more and more is deleted: its first batch, its first segment, and
+    // batches in the middle of a segment.
+    let mut bench = Bench::new(4, WorldOptions::calm(), options());
+    let mut model = Model::default();
+    model.data(&mut bench, 2, false, 2000);
+    bench.settle();
+    let decided = bench.log.readable_bytes(Offset(0), UpTo::HighWatermark);
+    for _ in 0..40 {
+        model.data(&mut bench, 1, true, 2000);
+    }
+    bench.settle();
+    assert!(bench.log.segments.len() > 3);
+    assert_eq!(bench.log.readable_bytes(Offset(0), UpTo::LastStable), decided);
+    for start in 1..40 {
+        bench.log.delete_records(&mut bench.io, Offset(start)).expect("below the high watermark");
+        bench.quiesce();
+        assert_eq!(bench.log.last_stable_offset(), Offset(start));
+        assert_eq!(bench.log.readable_bytes(Offset(start), UpTo::LastStable), 0);
+        for up_to in [UpTo::LastStable, UpTo::HighWatermark] {
+            let step = bench.log.find_by_timestamp(&mut bench.io, READ, Timestamp(0), up_to);
+            let by_time = bench.drive_lookup(step).expect("readable");
+            let step = bench.log.find_max_timestamp(&mut bench.io, READ, up_to);
+            let greatest = bench.drive_lookup(step).expect("readable");
+            let is_found = up_to == UpTo::HighWatermark;
+            assert_eq!((by_time.is_some(), greatest.is_some()), (is_found, is_found), "from {start} {up_to:?}");
+        }
+    }
+}
+
+#[test]
 fn random_transactions_over_many_segments_are_what_they_were_after_stops_and_power_cuts() {
     // Producers whose transactions overlap and span segments; now and then a clean stop, a power cut, or a checkpoint;
     // readers with small and large limits.
