@@ -10,10 +10,11 @@ use crate::io::Io;
 use crate::protocol::encode;
 use crate::protocol::error::ErrorCode;
 
-/// The level of `metadata.version`, which UIs and admin clients read. `transaction.version`, `group.version` and
-/// `share.version` are left out: Kafka does not list a feature whose level is 0, and what is not listed Java clients
-/// do not use.
-const METADATA_VERSION: i16 = 25;
+/// Features with their least and their greatest level, which is the one in use. UIs and admin clients read
+/// `metadata.version`; Java clients use the second protocol of transactions where `transaction.version` is 2.
+/// `group.version` and `share.version` are left out: Kafka does not list a feature whose level is 0, and what is not
+/// listed clients do not use.
+const FEATURES: [(&str, i16, i16); 2] = [("metadata.version", 25, 25), ("transaction.version", 0, 2)];
 
 impl<I: Io> Broker<I> {
     /// Answers what is served. From version 3 on the client tells its name, which must be legal (KIP-511).
@@ -27,20 +28,23 @@ impl<I: Io> Broker<I> {
                 return self.reply(call, &response);
             }
             // An epoch of -1 breaks librdkafka before 2.2, so features always come with a real one.
-            let feature = |name: &'static str| StrBytes::from_static_str(name);
-            response.supported_features = vec![
-                SupportedFeatureKey::default()
-                    .with_name(feature("metadata.version"))
-                    .with_min_version(METADATA_VERSION)
-                    .with_max_version(METADATA_VERSION),
-            ];
+            response.supported_features = FEATURES
+                .map(|(name, least, greatest)| {
+                    SupportedFeatureKey::default()
+                        .with_name(StrBytes::from_static_str(name))
+                        .with_min_version(least)
+                        .with_max_version(greatest)
+                })
+                .into();
             response.finalized_features_epoch = 0;
-            response.finalized_features = vec![
-                FinalizedFeatureKey::default()
-                    .with_name(feature("metadata.version"))
-                    .with_min_version_level(METADATA_VERSION)
-                    .with_max_version_level(METADATA_VERSION),
-            ];
+            response.finalized_features = FEATURES
+                .map(|(name, _, level)| {
+                    FinalizedFeatureKey::default()
+                        .with_name(StrBytes::from_static_str(name))
+                        .with_min_version_level(level)
+                        .with_max_version_level(level)
+                })
+                .into();
         }
         self.reply(call, &response);
     }
