@@ -12,7 +12,7 @@ ap.add_argument("--rate", type=float, default=2000, help="requests/s of the load
 ap.add_argument("--dir", type=pathlib.Path, default=pathlib.Path("compare-data"))
 ap.add_argument("--out", type=pathlib.Path, default=pathlib.Path("compare-out"))
 ap.add_argument("--brokers", default="ottla,ottla-write,kafka,kafka-flush")
-ap.add_argument("--only", default="large,small,rate,end-to-end,consume,perf")
+ap.add_argument("--only", default="large,small,rate,end-to-end,read-once,consume,perf")
 ap.add_argument("--perf-records", type=int, default=2_000_000)
 ap.add_argument("--broker-cpus", help="default: all but the last, if there are two or more")
 ap.add_argument("--client-cpu", help="default: the last")
@@ -32,6 +32,9 @@ LOADS = {
     "small": ("produce", "--topic small --partitions 8 --batch-bytes 256 --connections 32 --in-flight 8", "produce"),
     "rate": ("produce", f"--topic rate --partitions 100 --records-per-batch 1 --record-bytes 1KiB --connections 8 --in-flight 64 --rate {a.rate}", "produce"),
     "end-to-end": ("end-to-end", f"--topic e2e --partitions 8 --records-per-batch 1 --record-bytes 1KiB --connections 4 --in-flight 64 --rate {a.rate}", "end-to-end"),
+    # From the start to the end, once, without a warm-up: what ottla wrote direct comes from the disk.
+    "read-once": ("consume", "--topic large --consumers 2", "consume"),
+    # Then round and round.
     "consume": ("consume", "--topic large --repeat --consumers 2", "consume"),
 }
 
@@ -81,9 +84,10 @@ class Broker:
     def bench(self, load, round_):
         what, flags, stream = LOADS[load]
         out = a.out / "runs" / load / f"{self.name}-{round_}"
+        warm_up, seconds = (0, 300) if load == "read-once" else (a.warm_up, a.seconds)
         command = ["taskset", "-c", client_cpu, a.ottla, "bench", what, "--bootstrap", self.address, *flags.split(), "--pid", self.process.pid,
-                   "--warm-up-ms", int(a.warm_up * 1000), "--duration-ms", int(a.seconds * 1000), "--label", self.name, "--out", out, "--json"]
-        done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=60 + 2 * (a.warm_up + a.seconds))
+                   "--warm-up-ms", int(warm_up * 1000), "--duration-ms", int(seconds * 1000), "--label", self.name, "--out", out, "--json"]
+        done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=60 + 2 * (warm_up + seconds))
         if done.returncode:
             sys.exit(f"{load} on {self.name}: {done.stderr}")
         d = json.loads(done.stdout)

@@ -5,7 +5,8 @@ Every round goes through all variants, in turn forwards and backwards, so that w
 meets them all. Ratios are taken within a round, against the first variant, before their median is taken. Called by
 scripts/experiment.sh; tuning/README.md says what the files in tuning/experiments may contain.
 """
-import argparse, datetime, json, os, pathlib, shutil, signal, subprocess, sys, time, tomllib
+import argparse
+import contextlib, datetime, json, os, pathlib, shutil, signal, subprocess, sys, time, tomllib
 
 import report
 
@@ -168,7 +169,11 @@ class Broker:
 
     def files(self, topic):
         paths = [p for d in (self.data / "topics").glob(f"{topic}-*") for p in d.iterdir() if p.suffix in (".log", ".spare")]
-        return {p.stat().st_ino for p in paths}
+        inodes = set()
+        for path in paths:
+            with contextlib.suppress(FileNotFoundError):  # retention goes on
+                inodes.add(path.stat().st_ino)
+        return inodes
 
     def measure(self, w, round_number):
         w = {**w, **self.variant.get("workload", {})}
