@@ -30,8 +30,8 @@ pub enum Left {
 }
 
 /// Keeps the records of a batch that `keep` wants. `section` is the batch's records, decompressed
-/// ([`records::section`](crate::model::records::section)). If a tombstone (a record without value) is kept and the
-/// batch has no delete horizon yet, `horizon` becomes it, if there is one.
+/// ([`records::section`](crate::model::records::section)). If a tombstone (a record without value) or a marker is kept
+/// and the batch has no delete horizon yet, `horizon` becomes it, if there is one.
 ///
 /// # Errors
 /// Records that cannot be walked, or bytes behind them: then nothing is known of what the batch holds.
@@ -43,7 +43,7 @@ pub fn retain(
 ) -> Result<Left, RecordError> {
     let mut records = Records::new(section, header.record_count);
     let mut kept: Vec<(Range<usize>, Timestamp)> = Vec::new();
-    let mut has_tombstone = false;
+    let mut has_tombstone = header.attributes.is_control();
     let mut start = 0;
     while let Some(record) = records.next() {
         let record = record?;

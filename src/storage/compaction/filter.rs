@@ -7,16 +7,19 @@
 //!    its tombstones delete is gone, and after it a reader must have the time to come by them.
 //! 4. Records without a key go: they are refused when they come, and are here only because the topic became a
 //!    compacted one later.
-//! 5. Control batches stay; records of aborted transactions go, whatever their keys are.
+//! 5. Records of aborted transactions go, whatever their keys are. A marker stays while a batch of its transaction does,
+//!    even one without records: without its end the transaction would be open again after a recovery. The first pass
+//!    that finds nothing left sets the marker's delete horizon, as with tombstones: readers are between the batches
+//!    that went and the marker.
 //! 6. A batch without records left goes, unless its header is needed: it is the last batch of its new segment, or
 //!    holds its producer's last sequence.
 
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::base::time::Timestamp;
 use crate::model::batch::Header;
 use crate::model::id::{Offset, ProducerId};
-use crate::model::limits::RECORDS_SIZE_BYTES_MAX;
+use crate::model::limits::{COMPACTION_PRODUCER_COUNT_MAX, RECORDS_SIZE_BYTES_MAX};
 use crate::model::records::{self, RecordError};
 use crate::model::rewrite::{self, Left};
 use crate::storage::options::Mutants;
@@ -33,6 +36,8 @@ pub struct Filter {
     pub hasher: KeyHasher,
     /// The transactions that were aborted.
     pub aborted: AbortedRanges,
+    /// Those of which something was left when their marker has not come yet.
+    pub unended: Unended,
     /// Everything below was mapped, by [`Filter::map_batch`]; to begin with, what a compaction before this one has.
     pub mapped_end: Offset,
     /// The time of the compaction's begin.
@@ -74,6 +79,29 @@ impl AbortedRanges {
     }
 }
 
+/// The producers whose transaction has a batch that stays and whose marker is still to come, while batches are gone
+/// through in order.
+#[derive(Debug, Default)]
+pub struct Unended {
+    producers: FxHashSet<ProducerId>,
+    /// There were too many to remember: every marker stays.
+    has_overflown: bool,
+}
+
+impl Unended {
+    fn note(&mut self, producer: ProducerId) {
+        match self.producers.len() < COMPACTION_PRODUCER_COUNT_MAX {
+            true => _ = self.producers.insert(producer),
+            false => self.has_overflown = true,
+        }
+    }
+
+    /// True if something of the transaction that this producer's marker ends may be left.
+    fn end(&mut self, producer: ProducerId) -> bool {
+        self.producers.remove(&producer) || self.has_overflown
+    }
+}
+
 /// What becomes of a batch.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Fate {
@@ -111,12 +139,43 @@ impl Filter {
         Ok(true)
     }
 
-    /// What becomes of a batch; with `needs_header` it stays at least without records.
+    /// What becomes of a batch, the next one of the log; with `needs_header` it stays at least without records.
     ///
     /// # Errors
     /// Records that cannot be read.
-    pub fn fate(&self, header: &Header, batch: &[u8], needs_header: bool) -> Result<Fate, RecordError> {
-        if header.attributes.is_control() || header.base_offset >= self.mapped_end {
+    pub fn fate(&mut self, header: &Header, batch: &[u8], needs_header: bool) -> Result<Fate, RecordError> {
+        if header.attributes.is_control() {
+            return self.fate_of_marker(header, batch, needs_header);
+        }
+        let fate = self.fate_of_records(header, batch, needs_header)?;
+        if header.attributes.is_transactional() && fate != Fate::Goes {
+            self.unended.note(header.producer_id);
+        }
+        Ok(fate)
+    }
+
+    fn fate_of_marker(&mut self, header: &Header, batch: &[u8], needs_header: bool) -> Result<Fate, RecordError> {
+        let is_needed = self.unended.end(header.producer_id);
+        if is_needed || needs_header || header.next_offset() > self.mapped_end {
+            return Ok(Fate::Stays);
+        }
+        if header.delete_horizon().is_some_and(|horizon| self.now >= horizon) {
+            return Ok(Fate::Goes);
+        }
+        let section = records::section(header, batch, RECORDS_SIZE_BYTES_MAX)?;
+        Ok(match rewrite::retain(header, &section, Some(self.horizon()), |_| true)? {
+            Left::Some(bytes) => Fate::Becomes(bytes),
+            Left::Whole | Left::Nothing => Fate::Stays,
+        })
+    }
+
+    /// When what only readers who come by still need may go.
+    fn horizon(&self) -> Timestamp {
+        Timestamp(self.now.0.saturating_add(i64::try_from(self.delete_retention_ms).unwrap_or(i64::MAX)))
+    }
+
+    fn fate_of_records(&self, header: &Header, batch: &[u8], needs_header: bool) -> Result<Fate, RecordError> {
+        if header.base_offset >= self.mapped_end {
             return Ok(Fate::Stays);
         }
         let left = match header.record_count {
@@ -129,9 +188,8 @@ impl Filter {
                     Some(horizon) => self.now >= horizon,
                     None => false,
                 };
-                let retention_ms = i64::try_from(self.delete_retention_ms).unwrap_or(i64::MAX);
                 let is_mapped = header.next_offset() <= self.mapped_end;
-                let horizon = is_mapped.then_some(Timestamp(self.now.0.saturating_add(retention_ms)));
+                let horizon = is_mapped.then(|| self.horizon());
                 rewrite::retain(header, &section, horizon, |record| {
                     let offset = record.offset(header);
                     if offset >= self.mapped_end {
@@ -164,6 +222,7 @@ mod tests {
     use crate::model::builder::BatchBuilder;
     use crate::model::compression::Codec;
     use crate::model::id::{ProducerEpoch, Sequence};
+    use crate::model::marker::EndTransactionMarker;
 
     type Row = (Option<&'static str>, Option<&'static str>);
 
@@ -181,6 +240,7 @@ mod tests {
             map: OffsetMap::new(MIB, 0.9, 1000),
             hasher: KeyHasher::new((1, 2)),
             aborted: AbortedRanges::default(),
+            unended: Unended::default(),
             mapped_end: Offset(0),
             now: Timestamp(now),
             delete_retention_ms: 100,
@@ -194,7 +254,7 @@ mod tests {
         filter
     }
 
-    fn fate(filter: &Filter, bytes: &[u8], needs_header: bool) -> Fate {
+    fn fate(filter: &mut Filter, bytes: &[u8], needs_header: bool) -> Fate {
         filter.fate(&Header::parse(bytes).expect("a header"), bytes, needs_header).expect("sound")
     }
 
@@ -214,9 +274,9 @@ mod tests {
     fn the_last_record_of_each_key_stays() {
         let first = batch(10, &[(Some("a"), Some("1")), (Some("b"), Some("1")), (Some("a"), Some("2"))]);
         let second = batch(20, &[(Some("b"), Some("2")), (Some("c"), Some("1"))]);
-        let filter = filter(&[&first, &second], 0);
-        assert_eq!(left(&first, &fate(&filter, &first, false)), [12]);
-        assert_eq!(fate(&filter, &second, false), Fate::Stays);
+        let mut filter = filter(&[&first, &second], 0);
+        assert_eq!(left(&first, &fate(&mut filter, &first, false)), [12]);
+        assert_eq!(fate(&mut filter, &second, false), Fate::Stays);
     }
 
     #[test]
@@ -224,39 +284,39 @@ mod tests {
         // The second batch lies behind the end of the map, the first has a key that only the second repeats.
         let first = batch(10, &[(Some("a"), Some("1"))]);
         let second = batch(20, &[(Some("a"), Some("2")), (None, Some("x"))]);
-        let filter = filter(&[&first], 0);
-        assert_eq!(fate(&filter, &first, false), Fate::Stays);
-        assert_eq!(fate(&filter, &second, false), Fate::Stays);
+        let mut filter = filter(&[&first], 0);
+        assert_eq!(fate(&mut filter, &first, false), Fate::Stays);
+        assert_eq!(fate(&mut filter, &second, false), Fate::Stays);
     }
 
     #[test]
     fn a_tombstone_needs_two_passes_and_its_time() {
         // First pass: the value goes, the tombstone stays and gets its horizon. Later ones: it goes when that passed.
         let bytes = batch(10, &[(Some("a"), Some("1")), (Some("b"), Some("1")), (Some("a"), None)]);
-        let first = filter(&[&bytes], 1000);
-        let Fate::Becomes(after) = fate(&first, &bytes, false) else { panic!("a value goes") };
+        let mut first = filter(&[&bytes], 1000);
+        let Fate::Becomes(after) = fate(&mut first, &bytes, false) else { panic!("a value goes") };
         assert_eq!(left(&after, &Fate::Stays), [11, 12]);
         assert_eq!(Header::parse(&after).unwrap().delete_horizon(), Some(Timestamp(1100)));
-        assert_eq!(fate(&filter(&[&after], 1099), &after, false), Fate::Stays);
-        assert_eq!(left(&after, &fate(&filter(&[&after], 1100), &after, false)), [11]);
+        assert_eq!(fate(&mut filter(&[&after], 1099), &after, false), Fate::Stays);
+        assert_eq!(left(&after, &fate(&mut filter(&[&after], 1100), &after, false)), [11]);
     }
 
     #[test]
     fn records_without_a_key_go() {
         let bytes = batch(10, &[(None, Some("1")), (Some("b"), Some("1"))]);
-        assert_eq!(left(&bytes, &fate(&filter(&[&bytes], 0), &bytes, false)), [11]);
+        assert_eq!(left(&bytes, &fate(&mut filter(&[&bytes], 0), &bytes, false)), [11]);
     }
 
     #[test]
     fn a_header_that_is_needed_stays_without_records() {
         let old = batch(10, &[(Some("a"), Some("1"))]);
         let new = batch(20, &[(Some("a"), Some("2"))]);
-        let filter = filter(&[&old, &new], 0);
-        assert_eq!(fate(&filter, &old, false), Fate::Goes);
-        let Fate::Becomes(empty) = fate(&filter, &old, true) else { panic!("it is needed") };
+        let mut filter = filter(&[&old, &new], 0);
+        assert_eq!(fate(&mut filter, &old, false), Fate::Goes);
+        let Fate::Becomes(empty) = fate(&mut filter, &old, true) else { panic!("it is needed") };
         assert_eq!(Header::parse(&empty).unwrap().next_offset(), Offset(11));
-        assert_eq!(fate(&filter, &empty, true), Fate::Stays);
-        assert_eq!(fate(&filter, &empty, false), Fate::Goes);
+        assert_eq!(fate(&mut filter, &empty, true), Fate::Stays);
+        assert_eq!(fate(&mut filter, &empty, false), Fate::Goes);
     }
 
     #[test]
@@ -269,7 +329,7 @@ mod tests {
         filter.map = OffsetMap::new(0, 0.9, 1);
         assert!(!filter.map_batch(&header, &bytes, Offset(0)).expect("sound"));
         assert_eq!(filter.mapped_end, Offset(12));
-        assert_eq!(left(&bytes, &fate(&filter, &bytes, false)), [11, 12, 13, 14]);
+        assert_eq!(left(&bytes, &fate(&mut filter, &bytes, false)), [11, 12, 13, 14]);
         // The next round begins there, and always gets on.
         filter.map = OffsetMap::new(0, 0.9, 1);
         assert!(!filter.map_batch(&header, &bytes, Offset(12)).expect("sound"));
@@ -285,7 +345,7 @@ mod tests {
         filter.map = OffsetMap::new(2 * 24 * 3, 0.4, 2);
         assert!(!filter.map_batch(&header, &bytes, Offset(0)).expect("sound"));
         assert_eq!(filter.mapped_end, Offset(13));
-        let Fate::Becomes(after) = fate(&filter, &bytes, false) else { panic!("a value goes") };
+        let Fate::Becomes(after) = fate(&mut filter, &bytes, false) else { panic!("a value goes") };
         assert_eq!(left(&after, &Fate::Stays), [11, 12, 13]);
         assert_eq!(Header::parse(&after).unwrap().delete_horizon(), None);
     }
@@ -314,10 +374,48 @@ mod tests {
         };
         map(&mut filter, &before);
         map(&mut filter, &aborted);
-        assert_eq!(fate(&filter, &before, false), Fate::Stays);
-        assert_eq!(fate(&filter, &aborted, false), Fate::Goes);
+        assert_eq!(fate(&mut filter, &before, false), Fate::Stays);
+        assert_eq!(fate(&mut filter, &aborted, false), Fate::Goes);
         // The same producer's next transaction hides what it repeats.
         map(&mut filter, &after);
-        assert_eq!((fate(&filter, &before, false), fate(&filter, &after, false)), (Fate::Goes, Fate::Stays));
+        assert_eq!((fate(&mut filter, &before, false), fate(&mut filter, &after, false)), (Fate::Goes, Fate::Stays));
+    }
+
+    #[test]
+    fn a_marker_goes_when_nothing_of_its_transaction_is_left_and_readers_had_their_time() {
+        // Two transactions of one producer; the second replaces what the first wrote.
+        let producer = (ProducerId(7), ProducerEpoch(0));
+        let data = |base: i64| {
+            let builder = BatchBuilder::new(Codec::None).base_offset(Offset(base)).transactional();
+            let mut builder = builder.producer(producer.0, producer.1, Sequence(0));
+            builder.push(Timestamp(50), Some(b"a"), Some(b"value"), &[]);
+            builder.build()
+        };
+        let marker = |base: i64| {
+            let marker = EndTransactionMarker { commits: true, coordinator_epoch: 0 };
+            let mut bytes = marker.batch(producer.0, producer.1, Timestamp(60));
+            bytes[..8].copy_from_slice(&base.to_be_bytes());
+            bytes
+        };
+        let (first, first_end, second, second_end) = (data(10), marker(11), data(12), marker(13));
+        let all: [&[u8]; 4] = [&first, &first_end, &second, &second_end];
+        let mut pass = filter(&all, 1000);
+        assert_eq!(fate(&mut pass, &first, false), Fate::Goes);
+        let Fate::Becomes(marked) = fate(&mut pass, &first_end, false) else { panic!("it has a horizon now") };
+        assert_eq!(Header::parse(&marked).unwrap().delete_horizon(), Some(Timestamp(1100)));
+        let header = Header::parse(&marked).unwrap();
+        assert_eq!(EndTransactionMarker::of_batch(&header, &marked).map(|marker| marker.commits), Some(true));
+        assert_eq!(fate(&mut pass, &second, false), Fate::Stays);
+        assert_eq!(fate(&mut pass, &second_end, false), Fate::Stays);
+
+        assert_eq!(fate(&mut filter(&all, 1099), &marked, false), Fate::Stays, "readers still have time");
+        assert_eq!(fate(&mut filter(&all, 1100), &marked, true), Fate::Stays, "its header is needed");
+        assert_eq!(fate(&mut filter(&all, 1100), &marked, false), Fate::Goes);
+        // A header without records is still the beginning of a transaction.
+        let mut pass = filter(&all, 1100);
+        assert!(matches!(fate(&mut pass, &first, true), Fate::Becomes(_)));
+        assert_eq!(fate(&mut pass, &marked, false), Fate::Stays);
+        // What was not mapped whole is not judged.
+        assert_eq!(fate(&mut filter(&[&first], 1100), &marked, false), Fate::Stays);
     }
 }

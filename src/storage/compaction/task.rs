@@ -31,7 +31,7 @@ use crate::storage::sidecar::AbortedTransaction;
 use crate::storage::source::{Source, Taken};
 
 use super::cleaner::CleanerOptions;
-use super::filter::{AbortedRanges, Fate, Filter};
+use super::filter::{AbortedRanges, Fate, Filter, Unended};
 use super::input::{Found, Input};
 use super::map::{KeyHasher, OffsetMap};
 use super::output::{Did, Output, Wants};
@@ -163,6 +163,7 @@ impl CleanTask {
             map: OffsetMap::new(options.map_size_bytes, options.load_factor, key_count_max),
             hasher,
             aborted: AbortedRanges::default(),
+            unended: Unended::default(),
             mapped_end: dirtiness.first_dirty,
             now,
             delete_retention_ms: policy.delete_retention_ms,

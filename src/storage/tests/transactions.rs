@@ -351,3 +351,58 @@ fn compaction_keeps_the_last_committed_value_of_each_key_and_nothing_that_was_ab
         assert_eq!(committed_values(&mut bench), values, "seed {seed}");
     }
 }
+
+#[test]
+fn markers_of_which_nothing_is_left_go_after_their_time_and_no_transaction_is_open_for_it() {
+    // Committed and aborted transactions that write the same few keys; time passes between compactions.
+    let mut bench = Bench::new(9, WorldOptions::calm(), options());
+    bench.compaction = Some(CompactionPolicy {
+        min_cleanable_dirty_ratio: 0.01,
+        min_compaction_lag_ms: 0,
+        max_compaction_lag_ms: i64::MAX as u64,
+        delete_retention_ms: 1000,
+    });
+    let mut model = Model::default();
+    let mut values: BTreeMap<Vec<u8>, Vec<u8>> = BTreeMap::new();
+    for number in 0..120 {
+        let producer = 1 + number % 3;
+        let commits = number % 4 != 0;
+        let (key, value) = (vec![b'k', (number % 5) as u8], format!("{number}").repeat(200).into_bytes());
+        let sequence = model.sequences.entry(producer).or_default();
+        let builder = BatchBuilder::new(Codec::None).transactional();
+        let mut builder = builder.producer(ProducerId(producer), ProducerEpoch(0), Sequence(*sequence));
+        builder.push(Timestamp(1_750_000_000_000), Some(&key), Some(&value), &[]);
+        *sequence += 1;
+        bench.append(builder.build()).expect("the power is on");
+        model.end(&mut bench, producer, commits);
+        if commits {
+            values.insert(key, value);
+        }
+        bench.settle();
+        if number % 20 == 19 {
+            bench.quiesce();
+            bench.compact();
+            bench.world.advance(std::time::Duration::from_secs(2));
+        }
+    }
+    let marker_count = |bench: &mut Bench| {
+        let (mut count, mut offset) = (0, bench.log.log_start());
+        while offset < bench.log.log_end() {
+            let plan = bench.read(offset, 5000, UpTo::LogEnd).expect("readable");
+            let bytes = bench.bytes(&plan);
+            for (header, _) in batches(&bytes) {
+                offset = header.next_offset();
+                count += usize::from(header.attributes.is_control());
+            }
+        }
+        count
+    };
+    let left = marker_count(&mut bench);
+    assert!((5..60).contains(&left), "{left} of 120 markers are left");
+    for _ in 0..2 {
+        assert_eq!(committed_values(&mut bench), values);
+        assert_eq!(bench.log.last_stable_offset(), bench.log.log_end());
+        bench.power_cut();
+        bench.restart(None).expect("everything is there");
+    }
+}
