@@ -67,8 +67,8 @@ pub const PRODUCER_COUNT_MAX: usize = 4096;
 /// beside them. A batch that would begin one more is refused, and its producer tries again.
 pub const OPEN_TRANSACTION_COUNT_MAX: usize = PRODUCER_COUNT_MAX / 2;
 
-/// Producers whose transaction one compaction has seen the beginning of and not the end: 1 MiB. With more of them markers
-/// stay, until they are fewer.
+/// Producers whose transaction one compaction has seen the beginning of and not the end: 1 MiB. With more of them the
+/// markers that come later in that compaction stay.
 pub const COMPACTION_PRODUCER_COUNT_MAX: usize = 64 * 1024;
 
 /// Aborted transactions that one compaction remembers: 16 MiB, and as much again while they are sorted. A log with more
