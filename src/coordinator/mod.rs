@@ -2,7 +2,8 @@
 //!
 //! | module | what lives there |
 //! |---|---|
-//! | [`group`] | the members of a group, and how they come to an assignment |
+//! | [`group`] | the members of a classic group, and how they come to an assignment |
+//! | [`consumer_group`] | groups of the consumer protocol (KIP-848), and what the broker assigns to their members |
 //! | [`records`] | the records of `__consumer_offsets`, to and from bytes, in Kafka's own formats |
 //! | [`offsets`] | what groups have committed |
 //! | [`transaction`] | transactional ids, what their transactions include and how they end |
@@ -11,6 +12,7 @@
 //!
 //! It must not know files, sockets, clocks or requests.
 
+pub mod consumer_group;
 pub mod group;
 pub mod offsets;
 pub mod records;

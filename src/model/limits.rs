@@ -123,6 +123,12 @@ pub const GROUP_TEXT_SIZE_BYTES_MAX: usize = i16::MAX as usize;
 /// with, and if its client has given up it would hold up the group at every rebalance.
 pub const NEW_MEMBER_JOIN_MS_MAX: i32 = 5 * 60 * 1000;
 
+/// Length of a regular expression of topic names.
+pub const GROUP_PATTERN_SIZE_BYTES_MAX: usize = 4 * KIB;
+
+/// What such an expression may become when it is compiled, and its matcher while it is used.
+pub const GROUP_PATTERN_PROGRAM_SIZE_BYTES_MAX: usize = MIB;
+
 /// Length of a transactional id: its record's lengths are 16 bits.
 pub const TRANSACTIONAL_ID_SIZE_BYTES_MAX: usize = i16::MAX as usize;
 

@@ -81,6 +81,24 @@ pub enum GroupError {
     /// Another broker is to be asked.
     #[error("this is not the group's coordinator")]
     NotCoordinator,
+    /// The member's epoch is not the one it was told (consumer protocol): it is to give everything up and join again.
+    #[error("the member epoch is not the current one: give up all partitions and join again")]
+    FencedMemberEpoch,
+    /// The member speaks of an epoch that is over (consumer protocol).
+    #[error("the member epoch is not the current one")]
+    StaleMemberEpoch,
+    /// The member that has the instance id has not left (consumer protocol).
+    #[error("the instance id belongs to a member that has not left")]
+    UnreleasedInstanceId,
+    /// There is no such assignor, or the operator does not allow it.
+    #[error("the assignor is not supported")]
+    UnsupportedAssignor,
+    /// Not a regular expression, or too large a one.
+    #[error("the regular expression is not valid")]
+    InvalidRegularExpression,
+    /// A member of the consumer protocol uses a version that has no member epoch.
+    #[error("members of the consumer protocol need a newer version of the request")]
+    UnsupportedVersion,
     /// The group does not fit into a record.
     #[error("the group's record is too large")]
     TooLarge,

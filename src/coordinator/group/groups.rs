@@ -31,9 +31,9 @@ pub struct Room {
 pub struct Groups<T> {
     slots: Vec<Option<Group<T>>>,
     free: Vec<u32>,
-    by_id: BTreeMap<Box<str>, u32>,
+    pub(super) by_id: BTreeMap<Box<str>, u32>,
     due: BTreeSet<(Monotonic, u32)>,
-    life_count: u64,
+    pub(super) life_count: u64,
     size_bytes: usize,
 }
 
@@ -235,7 +235,7 @@ impl<T> Groups<T> {
         let Some(slot) = self.by_id.get(group_id).copied() else { return };
         if self.group(slot).state == GroupState::Dead {
             match is_deleted {
-                true => self.remove(slot),
+                true => drop(self.remove(slot)),
                 false => self.change(slot, |group| group.state = GroupState::Empty),
             }
         }
@@ -286,7 +286,7 @@ impl<T> Groups<T> {
         self.slots[slot as usize].as_mut()
     }
 
-    fn insert(&mut self, group: Group<T>) -> u32 {
+    pub(super) fn insert(&mut self, group: Group<T>) -> u32 {
         let slot = self.free.pop().unwrap_or_else(|| {
             self.slots.push(None);
             u32::try_from(self.slots.len() - 1).expect("groups are bounded")
@@ -297,7 +297,7 @@ impl<T> Groups<T> {
         slot
     }
 
-    fn remove(&mut self, slot: u32) {
+    pub(super) fn remove(&mut self, slot: u32) -> Group<T> {
         let group = self.slots[slot as usize].take().expect("the index names what is there");
         if let Some(at) = group.armed {
             self.due.remove(&(at, slot));
@@ -305,6 +305,7 @@ impl<T> Groups<T> {
         self.size_bytes -= group.size_bytes;
         self.by_id.remove(&group.id);
         self.free.push(slot);
+        group
     }
 
     fn into_groups(self) -> impl Iterator<Item = Group<T>> {
@@ -314,7 +315,7 @@ impl<T> Groups<T> {
 
     /// Lets an event happen to a group, and keeps the books: its size, its deadline, and that a group that was never
     /// written and that nobody uses is none.
-    fn change<R>(&mut self, slot: u32, event: impl FnOnce(&mut Group<T>) -> R) -> R {
+    pub(super) fn change<R>(&mut self, slot: u32, event: impl FnOnce(&mut Group<T>) -> R) -> R {
         let group = self.slots[slot as usize].as_mut().expect("the index names what is there");
         let size_bytes = group.size_bytes;
         let result = event(group);

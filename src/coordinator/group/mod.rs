@@ -5,6 +5,7 @@
 //! | [`groups`] | the groups of one coordinator, their deadlines and bounds: the face |
 //! | `classic` | one group: its state and what changes it |
 //! | `join`, `rebalance`, `sync`, `leave` | the events of a group |
+//! | `migrate` | groups that go to the consumer protocol and come back |
 //! | [`member`] | one member |
 //! | [`event`] | what comes in and what goes out |
 //! | [`snapshot`] | a group as it is kept |
@@ -33,6 +34,7 @@ pub mod groups;
 mod join;
 mod leave;
 pub mod member;
+mod migrate;
 mod rebalance;
 pub mod snapshot;
 mod subscription;
