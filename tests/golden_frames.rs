@@ -187,10 +187,10 @@ fn the_answer_to_an_unknown_version_of_api_versions_is_golden() {
     let mut frame = Vec::new();
     encode_unsupported_api_versions(&mut frame, 7);
     let expected = concat!(
-        "000000fa",
+        "00000106",
         "00000007",
         "0023",
-        "00000028",
+        "0000002a",
         "00000000000d",
         "000100040012",
         "00020001000b",
@@ -229,6 +229,8 @@ fn the_answer_to_an_unknown_version_of_api_versions_is_golden() {
         "003d00000000",
         "004100000000",
         "004200000002",
+        "004400000001",
+        "004500000001",
         "004a00000001",
         "004b00000000",
     );

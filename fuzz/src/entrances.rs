@@ -118,6 +118,10 @@ pub fn request(bytes: &[u8]) {
         Lookup::Served(ApiKey::DeleteRecords) => drop(decode::<DeleteRecordsRequest>(body(), version)),
         Lookup::Served(ApiKey::InitProducerId) => drop(decode::<InitProducerIdRequest>(body(), version)),
         Lookup::Served(ApiKey::OffsetForLeaderEpoch) => drop(decode::<OffsetForLeaderEpochRequest>(body(), version)),
+        Lookup::Served(ApiKey::ConsumerGroupHeartbeat) => {
+            drop(decode::<ConsumerGroupHeartbeatRequest>(body(), version))
+        }
+        Lookup::Served(ApiKey::ConsumerGroupDescribe) => drop(decode::<ConsumerGroupDescribeRequest>(body(), version)),
         Lookup::Served(ApiKey::DescribeConfigs) => drop(decode::<DescribeConfigsRequest>(body(), version)),
         Lookup::Served(ApiKey::AlterConfigs) => drop(decode::<AlterConfigsRequest>(body(), version)),
         Lookup::Served(ApiKey::DescribeLogDirs) => drop(decode::<DescribeLogDirsRequest>(body(), version)),

@@ -11,10 +11,11 @@ use crate::protocol::encode;
 use crate::protocol::error::ErrorCode;
 
 /// Features with their least and their greatest level, which is the one in use. UIs and admin clients read
-/// `metadata.version`; Java clients use the second protocol of transactions where `transaction.version` is 2.
-/// `group.version` and `share.version` are left out: Kafka does not list a feature whose level is 0, and what is not
-/// listed clients do not use.
-const FEATURES: [(&str, i16, i16); 2] = [("metadata.version", 25, 25), ("transaction.version", 0, 2)];
+/// `metadata.version`; Java clients use the second protocol of transactions where `transaction.version` is 2;
+/// `group.version` 1 is the consumer protocol. `share.version` is left out: Kafka does not list a feature whose level
+/// is 0, and what is not listed clients do not use.
+const FEATURES: [(&str, i16, i16); 3] =
+    [("group.version", 0, 1), ("metadata.version", 25, 25), ("transaction.version", 0, 2)];
 
 impl<I: Io> Broker<I> {
     /// Answers what is served. From version 3 on the client tells its name, which must be legal (KIP-511).

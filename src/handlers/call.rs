@@ -125,6 +125,14 @@ impl<I: Io> Broker<I> {
                 let request = self.decode(call, body)?;
                 self.sync_group(call, &request);
             }
+            ApiKey::ConsumerGroupHeartbeat => {
+                let request = self.decode(call, body)?;
+                self.consumer_group_heartbeat(call, &request, &client_id(frame));
+            }
+            ApiKey::ConsumerGroupDescribe => {
+                let request = self.decode(call, body)?;
+                self.consumer_group_describe(call, &request);
+            }
             ApiKey::DescribeGroups => {
                 let request = self.decode(call, body)?;
                 self.describe_groups(call, &request);

@@ -105,6 +105,8 @@ apis! {
     DescribeProducers = 61, versions 0 to 0, from 0, flexible 0;
     DescribeTransactions = 65, versions 0 to 0, from 0, flexible 0;
     ListTransactions = 66, versions 0 to 2, from 0, flexible 0;
+    ConsumerGroupHeartbeat = 68, versions 0 to 1, from 0, flexible 0;
+    ConsumerGroupDescribe = 69, versions 0 to 1, from 0, flexible 0;
     ListConfigResources = 74, versions 0 to 1, from 0, flexible 0;
     DescribeTopicPartitions = 75, versions 0 to 0, from 0, flexible 0;
 }

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use kafka_protocol::messages::*;
 
-use super::{RECORDS, Visitor, text};
+use super::{ID, RECORDS, Visitor, text, topic};
 
 /// Shows them.
 pub fn visit(visitor: &mut impl Visitor) {
@@ -30,6 +30,12 @@ pub fn visit(visitor: &mut impl Visitor) {
     for version in 0..=6 {
         visitor.request(version, describe_groups_request(version));
         visitor.response::<DescribeGroupsRequest>(version, describe_groups_response(version));
+    }
+    for version in 0..=1 {
+        visitor.request(version, consumer_group_heartbeat_request(version));
+        visitor.response::<ConsumerGroupHeartbeatRequest>(version, consumer_group_heartbeat_response());
+        visitor.request(version, consumer_group_describe_request());
+        visitor.response::<ConsumerGroupDescribeRequest>(version, consumer_group_describe_response(version));
     }
     for version in 0..=2 {
         visitor.request(version, DeleteGroupsRequest::default().with_groups_names(vec![group(), group()]));
@@ -198,6 +204,76 @@ fn describe_groups_response(version: i16) -> DescribeGroupsResponse {
     DescribeGroupsResponse::default()
         .with_throttle_time_ms(if version >= 1 { 3 } else { 0 })
         .with_groups(vec![described, unknown])
+}
+
+fn consumer_group_heartbeat_request(version: i16) -> ConsumerGroupHeartbeatRequest {
+    use consumer_group_heartbeat_request::TopicPartitions;
+    let owned = |partitions: &[i32]| TopicPartitions::default().with_topic_id(ID).with_partitions(partitions.to_vec());
+    ConsumerGroupHeartbeatRequest::default()
+        .with_group_id(group())
+        .with_member_id(text("member"))
+        .with_member_epoch(3)
+        .with_instance_id(Some(text("instance")))
+        .with_rack_id(Some(text("rack")))
+        .with_rebalance_timeout_ms(300_000)
+        .with_subscribed_topic_names((version == 0).then(|| vec![topic("orders"), topic("payments")]))
+        .with_subscribed_topic_regex((version >= 1).then(|| text("orders-.*")))
+        .with_server_assignor(Some(text("uniform")))
+        .with_topic_partitions(Some(vec![owned(&[0, 7]), owned(&[])]))
+}
+
+fn consumer_group_heartbeat_response() -> ConsumerGroupHeartbeatResponse {
+    use consumer_group_heartbeat_response::{Assignment, TopicPartitions};
+    let assigned =
+        |partitions: &[i32]| TopicPartitions::default().with_topic_id(ID).with_partitions(partitions.to_vec());
+    ConsumerGroupHeartbeatResponse::default()
+        .with_throttle_time_ms(3)
+        .with_error_code(110)
+        .with_error_message(Some(text("give up")))
+        .with_member_id(Some(text("member")))
+        .with_member_epoch(4)
+        .with_heartbeat_interval_ms(5_000)
+        .with_assignment(Some(Assignment::default().with_topic_partitions(vec![assigned(&[0, 7]), assigned(&[])])))
+}
+
+fn consumer_group_describe_request() -> ConsumerGroupDescribeRequest {
+    ConsumerGroupDescribeRequest::default()
+        .with_group_ids(vec![group(), GroupId(text("other"))])
+        .with_include_authorized_operations(true)
+}
+
+fn consumer_group_describe_response(version: i16) -> ConsumerGroupDescribeResponse {
+    use consumer_group_describe_response::{Assignment, DescribedGroup, Member, TopicPartitions};
+    let partitions = TopicPartitions::default().with_topic_id(ID).with_topic_name(topic("orders"));
+    let assigned = Assignment::default().with_topic_partitions(vec![partitions.with_partitions(vec![0, 7])]);
+    let mut member = Member::default()
+        .with_member_id(text("member"))
+        .with_instance_id(Some(text("instance")))
+        .with_rack_id(Some(text("rack")))
+        .with_member_epoch(4)
+        .with_client_id(text("client"))
+        .with_client_host(text("/127.0.0.1"))
+        .with_subscribed_topic_names(vec![topic("orders"), topic("payments")])
+        .with_subscribed_topic_regex(Some(text("orders-.*")))
+        .with_assignment(assigned.clone())
+        .with_target_assignment(assigned);
+    let mut other = Member::default().with_member_id(text("other"));
+    if version >= 1 {
+        (member.member_type, other.member_type) = (1, 0);
+    }
+    let described = DescribedGroup::default()
+        .with_group_id(group())
+        .with_group_state(text("Reconciling"))
+        .with_group_epoch(5)
+        .with_assignment_epoch(4)
+        .with_assignor_name(text("uniform"))
+        .with_members(vec![member, other])
+        .with_authorized_operations(0x0d48);
+    let unknown = DescribedGroup::default()
+        .with_group_id(GroupId(text("other")))
+        .with_error_code(69)
+        .with_error_message(Some(text("Group other not found.")));
+    ConsumerGroupDescribeResponse::default().with_throttle_time_ms(3).with_groups(vec![described, unknown])
 }
 
 fn delete_groups_response() -> DeleteGroupsResponse {

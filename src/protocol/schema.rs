@@ -124,6 +124,8 @@ pub(crate) const fn of(api_key: i16) -> Option<&'static Schema> {
         61 => &DESCRIBE_PRODUCERS,
         65 => &DESCRIBE_TRANSACTIONS,
         66 => &LIST_TRANSACTIONS,
+        68 => &CONSUMER_GROUP_HEARTBEAT,
+        69 => &CONSUMER_GROUP_DESCRIBE,
         74 => &LIST_CONFIG_RESOURCES,
         75 => &DESCRIBE_TOPIC_PARTITIONS,
         _ => return None,
@@ -370,6 +372,25 @@ static SYNC_GROUP: Schema = schema(
 static DESCRIBE_GROUPS: Schema = schema((0, 6), 5, &[TEXTS, BOOL.since(3)]);
 
 static LIST_GROUPS: Schema = schema((0, 5), 3, &[TEXTS.since(4), TEXTS.since(5)]);
+
+static CONSUMER_GROUP_HEARTBEAT: Schema = schema(
+    (0, 1),
+    0,
+    &[
+        TEXT,
+        TEXT,
+        I32,
+        TEXT.or_null(),
+        TEXT.or_null(),
+        I32,
+        TEXTS.or_null(),
+        TEXT.since(1).or_null(),
+        TEXT.or_null(),
+        structs::<km::consumer_group_heartbeat_request::TopicPartitions>(&[UUID, I32S]).or_null(),
+    ],
+);
+
+static CONSUMER_GROUP_DESCRIBE: Schema = schema((0, 1), 0, &[TEXTS, BOOL]);
 
 static DELETE_GROUPS: Schema = schema((0, 2), 2, &[TEXTS]);
 

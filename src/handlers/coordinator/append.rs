@@ -10,6 +10,7 @@
 
 use std::time::Duration;
 
+use super::consumer_groups::ConsumerGroupWrite;
 use super::delete_groups::DeleteGroup;
 use super::expiry::Expire;
 use super::forget::Forget;
@@ -44,6 +45,8 @@ const RECORD_OVERHEAD_BYTES: usize = 24;
 pub(in crate::handlers) enum Continuation {
     /// The state of a group.
     Group(Written),
+    /// The state of a group of the consumer protocol.
+    ConsumerGroup(Box<ConsumerGroupWrite>),
     /// A group that is deleted with its offsets.
     DeleteGroup(Box<DeleteGroup>),
     /// Offsets of a client's OffsetCommit.
@@ -150,6 +153,7 @@ impl<I: Io> Broker<I> {
     pub(super) fn follow(&mut self, index: Place, then: Continuation, result: Result<(), ErrorCode>) {
         match then {
             Continuation::Group(written) => self.group_written(index, &written, result),
+            Continuation::ConsumerGroup(write) => self.consumer_group_written(index, *write, result),
             Continuation::DeleteGroup(delete) => self.group_deleted(index, *delete, result),
             Continuation::OffsetCommit(commit) => self.offsets_committed(index, *commit, result),
             Continuation::OffsetFetch(fetch) => self.commits_settled(*fetch, result),

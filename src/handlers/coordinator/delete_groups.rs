@@ -8,6 +8,8 @@ use kafka_protocol::messages::{DeleteGroupsRequest, DeleteGroupsResponse, GroupI
 
 use super::Place;
 use super::append::Continuation;
+use crate::coordinator::consumer_group::group::GroupState as ConsumerGroupState;
+use crate::coordinator::consumer_group::records as consumer_records;
 use crate::coordinator::group::event::{GroupError, GroupState};
 use crate::coordinator::records::Record;
 use crate::handlers::broker::Broker;
@@ -66,14 +68,24 @@ impl<I: Io> Broker<I> {
         keys.extend(hosted.transactional.of_group(group_id));
         keys.sort();
         keys.dedup();
-        match hosted.groups.begin_delete(group_id) {
+        let mut tombstones = vec![Record::group_tombstone(group_id)];
+        let begun = match hosted.consumer_groups.has_group(group_id) {
+            true => hosted.consumer_groups.begin_delete(group_id).map(|changes| {
+                tombstones = changes.iter().map(|change| consumer_records::encode(group_id, change)).collect();
+            }),
+            false => hosted.groups.begin_delete(group_id),
+        };
+        match begun {
             Ok(()) => {}
             // It has nothing but offsets.
-            Err(GroupError::GroupIdNotFound) if !keys.is_empty() && !hosted.groups.has_group(group_id) => {}
+            Err(GroupError::GroupIdNotFound)
+                if !keys.is_empty()
+                    && !hosted.groups.has_group(group_id)
+                    && !hosted.consumer_groups.has_group(group_id) => {}
             Err(error) => return Err(errors::of_group(&error)),
         }
         let offsets = keys.iter().map(|(topic, partition)| Record::offset_tombstone(group_id, topic, *partition));
-        let records = offsets.chain([Record::group_tombstone(group_id)]).collect();
+        let records = offsets.chain(tombstones).collect();
         let delete = DeleteGroup { group_id: group_id.into(), keys, asked };
         self.coordinator_append(index, records, Continuation::DeleteGroup(Box::new(delete)));
         Ok(())
@@ -83,6 +95,7 @@ impl<I: Io> Broker<I> {
     pub(super) fn group_deleted(&mut self, index: Place, delete: DeleteGroup, result: Result<(), ErrorCode>) {
         if let Some(hosted) = self.coordinator.partitions.get_mut(&index) {
             hosted.groups.end_delete(&delete.group_id, result.is_ok());
+            hosted.consumer_groups.end_delete(&delete.group_id, result.is_ok());
             if result.is_ok() {
                 for (topic, partition) in &delete.keys {
                     hosted.offsets.remove(&delete.group_id, topic, *partition);
@@ -119,8 +132,9 @@ impl<I: Io> Broker<I> {
             !has_offsets && hosted.transactional.of_group(group_id).is_empty()
         };
         let empty = hosted.groups.iter().filter(|group| group.state == GroupState::Empty && !group.is_awaited());
-        let unused: Vec<Box<str>> =
-            empty.filter(|group| is_unused(&group.id)).map(|group| group.id.clone()).take(EXPIRED_COUNT_MAX).collect();
+        let empty_consumers = hosted.consumer_groups.iter().filter(|group| group.state() == ConsumerGroupState::Empty);
+        let empty = empty.map(|group| &group.id).chain(empty_consumers.map(|group| &group.id));
+        let unused: Vec<Box<str>> = empty.filter(|id| is_unused(id)).take(EXPIRED_COUNT_MAX).cloned().collect();
         for group_id in unused {
             tracing::info!(group = %group_id, "an empty group without offsets expires");
             if let Err(error) = self.delete_group(&group_id, None) {

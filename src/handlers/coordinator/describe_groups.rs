@@ -49,13 +49,18 @@ impl<I: Io> Broker<I> {
         if let Some(group) = hosted.groups.get(group_id) {
             return described(group);
         }
-        let is_simple = hosted.offsets.group(group_id).is_some();
+        let is_consumer = hosted.consumer_groups.has_group(group_id);
+        let is_simple = hosted.offsets.group(group_id).is_some() && !is_consumer;
         let state = if is_simple { GroupState::Empty } else { GroupState::Dead };
         let described = DescribedGroup::default().with_group_state(StrBytes::from_static_str(state.name()));
         if is_simple || call.version < NOT_FOUND_FROM {
             return described;
         }
-        let message = format!("Group {} not found.", group_id.0);
+        // Clients that meet one of the consumer protocol ask with ConsumerGroupDescribe.
+        let message = match is_consumer {
+            true => format!("Group {} is not a classic group.", group_id.0),
+            false => format!("Group {} not found.", group_id.0),
+        };
         described
             .with_error_code(ErrorCode::GroupIdNotFound.code())
             .with_error_message(Some(StrBytes::from_string(message)))

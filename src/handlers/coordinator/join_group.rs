@@ -29,7 +29,12 @@ impl<I: Io> Broker<I> {
         let request = self.join_request(call, request, client_id);
         let checked = check_join(&request, &settings(&self.options.config)).map_err(|error| errors::of_group(&error));
         match checked.and_then(|()| self.coordinator_of(&request.group_id)) {
+            Ok(index) if self.is_consumer_group(index, &request.group_id) => {
+                let room = self.room_for_groups();
+                self.with_consumer_groups(index, |groups, context| groups.join(call, &request, room, context));
+            }
             Ok(index) => {
+                self.make_room_for_classic(index, &request.group_id);
                 let room = self.room_for_groups();
                 self.with_groups(index, |groups, context| groups.join(call, request, room, context));
             }

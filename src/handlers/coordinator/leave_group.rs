@@ -28,7 +28,11 @@ impl<I: Io> Broker<I> {
                 .collect(),
         };
         let left = self.coordinator_of_group(&request.group_id).and_then(|index| {
-            let left = self.with_groups(index, |groups, context| groups.leave(&request.group_id, &leaving, context));
+            let left = match self.is_consumer_group(index, &request.group_id) {
+                true => self
+                    .with_consumer_groups(index, |groups, context| groups.leave(&request.group_id, &leaving, context)),
+                false => self.with_groups(index, |groups, context| groups.leave(&request.group_id, &leaving, context)),
+            };
             left.expect("it is active").map_err(|error| errors::of_group(&error))
         });
         let code = |result: &Result<(), _>| result.as_ref().map_or_else(errors::of_group, |()| ErrorCode::None);

@@ -10,6 +10,8 @@ use std::collections::{BTreeMap, VecDeque};
 
 use super::{Host, HostState, Place};
 use crate::base::time::Monotonic;
+use crate::coordinator::consumer_group::kept::Kept;
+use crate::coordinator::consumer_group::records as consumer_records;
 use crate::coordinator::group::snapshot::GroupSnapshot;
 use crate::coordinator::offsets::Offsets;
 use crate::coordinator::offsets::transactional::TransactionalOffsets;
@@ -48,6 +50,7 @@ pub(super) struct Load {
     transactional: TransactionalOffsets,
     groups: BTreeMap<String, GroupSnapshot>,
     transactions: BTreeMap<String, Metadata>,
+    consumer_groups: BTreeMap<String, Kept>,
     record_count: u64,
     size_bytes: u64,
     unknown_count: u64,
@@ -104,6 +107,7 @@ impl<I: Io> Broker<I> {
             transactional: TransactionalOffsets::default(),
             groups: BTreeMap::new(),
             transactions: BTreeMap::new(),
+            consumer_groups: BTreeMap::new(),
             record_count: 0,
             size_bytes: 0,
             unknown_count: 0,
@@ -211,12 +215,13 @@ impl<I: Io> Broker<I> {
             offsets = hosted.offsets.count(),
             groups = load.groups.len(),
             transactional_ids = load.transactions.len(),
+            consumer_groups = load.consumer_groups.len(),
             took_ms = self.now.monotonic.since(load.begun_at).as_millis() as u64,
             "coordinator loaded"
         );
         match index.host {
             Host::Groups => {
-                self.begin_groups(index, load.groups);
+                self.begin_groups(index, load.groups, load.consumer_groups);
                 self.forget_unknown(index);
             }
             Host::Transactions => self.begin_transactions(index, load.transactions),
@@ -361,7 +366,18 @@ impl Load {
                 }
                 Ok(None) | Err(_) => false,
             },
-            (Ok(Key::Unknown(_)) | Err(_), _) => false,
+            (Ok(Key::Unknown(_)), value) => match consumer_records::decode(key, value) {
+                Ok(Some((group, change))) => {
+                    let kept = self.consumer_groups.entry(group.clone()).or_default();
+                    kept.apply(change);
+                    if kept.is_nothing() {
+                        self.consumer_groups.remove(&group);
+                    }
+                    true
+                }
+                Ok(None) | Err(_) => false,
+            },
+            (Err(_), _) => false,
         }
     }
 }

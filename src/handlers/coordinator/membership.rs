@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::append::Continuation;
 use super::{Host, HostState, Hosted, Place};
 use crate::base::time::Monotonic;
+use crate::coordinator::consumer_group::kept::Kept;
 use crate::coordinator::group::event::{Context, Effect, Settings, Written};
 use crate::coordinator::group::groups::{Groups, Room};
 use crate::coordinator::group::snapshot::GroupSnapshot;
@@ -60,7 +61,24 @@ impl<I: Io> Broker<I> {
     }
 
     /// A partition was read: these are its groups.
-    pub(super) fn begin_groups(&mut self, index: Place, snapshots: BTreeMap<String, GroupSnapshot>) {
+    pub(super) fn begin_groups(
+        &mut self,
+        index: Place,
+        mut snapshots: BTreeMap<String, GroupSnapshot>,
+        consumer_groups: BTreeMap<String, Kept>,
+    ) {
+        self.with_consumer_groups(index, |groups, context| {
+            for (group_id, kept) in consumer_groups {
+                // What is left of a group without its own record is nothing.
+                if groups.restore(&group_id, kept) && snapshots.remove(&group_id).is_some() {
+                    tracing::warn!(
+                        group = group_id,
+                        "is both classic and of the consumer protocol: taken as the latter"
+                    );
+                }
+            }
+            groups.begin(context.settings.session_timeout, context.now);
+        });
         self.with_groups(index, |groups, context| {
             for (group_id, snapshot) in snapshots {
                 groups.restore(&group_id, Some(snapshot));
@@ -78,8 +96,9 @@ impl<I: Io> Broker<I> {
     /// What the shard has left for groups.
     pub(super) fn room_for_groups(&self) -> Room {
         let hosted = || self.coordinator.partitions.values();
-        let count: usize = hosted().map(|hosted| hosted.groups.count()).sum();
-        let size_bytes: usize = hosted().map(|hosted| hosted.groups.size_bytes()).sum();
+        let count: usize = hosted().map(|hosted| hosted.groups.count() + hosted.consumer_groups.count()).sum();
+        let size_bytes: usize =
+            hosted().map(|hosted| hosted.groups.size_bytes() + hosted.consumer_groups.size_bytes()).sum();
         Room {
             group_count: SHARD_GROUP_COUNT_MAX.saturating_sub(count),
             size_bytes: SHARD_GROUPS_SIZE_BYTES_MAX.saturating_sub(size_bytes),
@@ -94,19 +113,24 @@ impl<I: Io> Broker<I> {
         }
         // What is due next is entered once, for all.
         self.coordinator.groups_due = Some(now);
-        let is_due = |hosted: &Hosted| hosted.groups.next_deadline().is_some_and(|at| at <= now);
+        let next_of = |hosted: &Hosted| {
+            let nexts = [hosted.groups.next_deadline(), hosted.consumer_groups.next_deadline()];
+            nexts.into_iter().flatten().min()
+        };
+        let is_due = |hosted: &Hosted| next_of(hosted).is_some_and(|at| at <= now);
         let due: Vec<Place> =
             self.coordinator.partitions().filter(|(_, hosted)| is_due(hosted)).map(|(index, _)| index).collect();
         for index in due {
             self.with_groups(index, |groups, context| groups.tick(context));
+            self.with_consumer_groups(index, |groups, context| groups.tick(context));
         }
         self.coordinator.groups_due = None;
-        let next = self.coordinator.partitions().filter_map(|(_, hosted)| hosted.groups.next_deadline()).min();
+        let next = self.coordinator.partitions().filter_map(|(_, hosted)| next_of(hosted)).min();
         self.look_at_groups_by(next);
     }
 
     /// The shard looks at its groups again at `next`, if not before.
-    fn look_at_groups_by(&mut self, next: Option<Monotonic>) {
+    pub(super) fn look_at_groups_by(&mut self, next: Option<Monotonic>) {
         let due = &mut self.coordinator.groups_due;
         if let Some(next) = next
             && due.is_none_or(|at| next < at)

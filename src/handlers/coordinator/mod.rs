@@ -12,6 +12,8 @@
 //! | [`standing`] | what offsets ask of the groups that commit them |
 //! | [`membership`] | the groups' state machines: their events, effects and deadlines |
 //! | [`join_group`], [`sync_group`], [`heartbeat`], [`leave_group`] | the requests of members |
+//! | [`consumer_groups`] | the same of groups of the consumer protocol (KIP-848) |
+//! | [`consumer_group_heartbeat`], [`consumer_group_describe`] | their requests |
 //! | [`describe_groups`], [`list_groups`], [`delete_groups`] | the requests of operators, and the end of groups |
 //! | [`transactions`] | the transactional ids' state machine: its events, effects and deadlines |
 //! | [`init_transaction`], [`add_to_txn`], [`end_txn`] | the requests of transactional producers |
@@ -29,6 +31,9 @@
 
 mod add_to_txn;
 pub(super) mod append;
+mod consumer_group_describe;
+mod consumer_group_heartbeat;
+mod consumer_groups;
 mod delete_groups;
 mod describe_groups;
 mod describe_transactions;
@@ -57,6 +62,8 @@ use std::sync::Arc;
 use super::broker::Broker;
 use super::call::Call;
 use crate::base::time::Monotonic;
+use crate::coordinator::consumer_group::ConsumerGroups;
+use crate::coordinator::consumer_group::event::Settings as ConsumerSettings;
 use crate::coordinator::group::Groups;
 use crate::coordinator::offsets::Offsets;
 use crate::coordinator::offsets::transactional::TransactionalOffsets;
@@ -123,6 +130,8 @@ pub(super) struct Hosted {
     pub groups: Groups<Call>,
     /// Transactional ids.
     pub transactions: Transactions<TransactionTicket>,
+    /// The same of groups of the consumer protocol.
+    pub consumer_groups: ConsumerGroups,
     load: Option<Box<Load>>,
     /// Writes that are not in the log yet.
     queued: VecDeque<Queued>,
@@ -156,6 +165,10 @@ pub struct CoordinatorHost {
     expired_at: Monotonic,
     /// When groups are to be looked at, as the shard's deadlines know.
     groups_due: Option<Monotonic>,
+    /// What the operator decided about groups of the consumer protocol, once somebody has asked.
+    consumer_settings: Option<Arc<ConsumerSettings>>,
+    /// Raised whenever topics come, go or change their partitions.
+    topics_version: u64,
     /// DeleteGroups requests that are not answered yet, by number.
     deletions: BTreeMap<u64, Deletion>,
     deletion_count: u64,
@@ -180,6 +193,7 @@ impl Hosted {
             transactional: TransactionalOffsets::default(),
             groups: Groups::default(),
             transactions: Transactions::default(),
+            consumer_groups: ConsumerGroups::default(),
             load: None,
             queued: VecDeque::new(),
             queued_size_bytes: 0,
@@ -325,6 +339,7 @@ impl<I: Io> Broker<I> {
         hosted.state = HostState::Failed;
         hosted.offsets = Offsets::default();
         hosted.transactional = TransactionalOffsets::default();
+        hosted.consumer_groups = ConsumerGroups::default();
         hosted.load = None;
         hosted.queued_size_bytes = 0;
         hosted.unwritten.clear();

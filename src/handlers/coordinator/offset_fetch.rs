@@ -92,7 +92,11 @@ impl<I: Io> Broker<I> {
         for group in &fetch.groups {
             let result = self.coordinator_of(&group.group_id).and_then(|index| match fetch.refused.get(&index) {
                 Some(error) => Err(*error),
-                None => Ok(index),
+                None => {
+                    let hosted = self.coordinator.hosted(index).ok_or(ErrorCode::NotCoordinator)?;
+                    hosted.check_fetch(&group.group_id, group.member_id.as_deref(), group.member_epoch)?;
+                    Ok(index)
+                }
             });
             let answer = OffsetFetchResponseGroup::default().with_group_id(group.group_id.clone());
             groups.push(match result {

@@ -4,6 +4,7 @@
 //! and protocol, and anybody may commit for it who claims no membership.
 
 use crate::base::time::Timestamp;
+use crate::coordinator::consumer_group::group::GroupState as ConsumerGroupState;
 use crate::coordinator::group::event::{GroupError, GroupState};
 use crate::coordinator::offsets::RetentionBase;
 use crate::handlers::broker::Broker;
@@ -31,19 +32,29 @@ impl<I: Io> Broker<I> {
     ) -> Result<(), ErrorCode> {
         let now = self.now.monotonic;
         let hosted = self.coordinator.partitions.get_mut(&index).ok_or(ErrorCode::NotCoordinator)?;
-        hosted.groups.check_commit(group, member, instance, generation, is_transactional, now).map_err(|error| {
-            match error {
-                GroupError::GroupIdNotFound if version < GROUP_NOT_FOUND_FROM || is_transactional => {
-                    ErrorCode::IllegalGeneration
-                }
-                error => errors::of_group(&error),
+        let checked =
+            hosted.consumer_groups.check_commit(group, member, instance, generation, is_transactional, version);
+        let checked = checked
+            .unwrap_or_else(|| hosted.groups.check_commit(group, member, instance, generation, is_transactional, now));
+        checked.map_err(|error| match error {
+            GroupError::GroupIdNotFound if version < GROUP_NOT_FOUND_FROM || is_transactional => {
+                ErrorCode::IllegalGeneration
             }
+            // TxnOffsetCommit does not know epochs.
+            GroupError::StaleMemberEpoch if is_transactional => ErrorCode::IllegalGeneration,
+            error => errors::of_group(&error),
         })
     }
 
     /// Whether offsets of a group may be deleted: those of consumers by topic, those of others with members not.
     pub(super) fn check_offset_delete(&self, index: Place, group: &str) -> Result<(), ErrorCode> {
         let hosted = self.coordinator.hosted(index).ok_or(ErrorCode::NotCoordinator)?;
+        if let Some(known) = hosted.consumer_groups.get(group) {
+            return match known.state() {
+                ConsumerGroupState::Dead => Err(ErrorCode::GroupIdNotFound),
+                _ => Ok(()),
+            };
+        }
         match hosted.groups.get(group) {
             Some(known) if known.state == GroupState::Dead => Err(ErrorCode::GroupIdNotFound),
             Some(known) if known.state == GroupState::Empty || known.is_of_consumers() => Ok(()),
@@ -61,7 +72,10 @@ impl<I: Io> Broker<I> {
 impl Hosted {
     /// True if a group reads a topic.
     pub(super) fn is_subscribed(&self, group: &str, topic: &str) -> bool {
-        self.groups.is_subscribed_to(group, topic)
+        match self.consumer_groups.get(group) {
+            Some(group) => group.reads_topic(topic),
+            None => self.groups.is_subscribed_to(group, topic),
+        }
     }
 
     /// From when on the retention of a group's offsets counts.

@@ -34,7 +34,11 @@ impl<I: Io> Broker<I> {
             protocol: request.protocol_name.as_deref(),
             assignments,
         };
-        self.with_groups(index, |groups, context| groups.sync(call, request, context));
+        if self.is_consumer_group(index, request.group_id) {
+            self.with_consumer_groups(index, |groups, context| groups.sync(call, &request, context));
+        } else {
+            self.with_groups(index, |groups, context| groups.sync(call, request, context));
+        }
     }
 
     /// Answers a SyncGroup.

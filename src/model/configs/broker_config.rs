@@ -97,6 +97,24 @@ pub struct BrokerConfig {
     pub group_max_session_timeout_ms: u64,
     /// Most members of a group.
     pub group_max_size: usize,
+    /// Session timeout of the consumer protocol, and what it may be.
+    pub group_consumer_session_timeout_ms: u64,
+    /// Its least value.
+    pub group_consumer_min_session_timeout_ms: u64,
+    /// Its greatest value.
+    pub group_consumer_max_session_timeout_ms: u64,
+    /// Heartbeat interval of the consumer protocol, and what it may be.
+    pub group_consumer_heartbeat_interval_ms: u64,
+    /// Its least value.
+    pub group_consumer_min_heartbeat_interval_ms: u64,
+    /// Its greatest value.
+    pub group_consumer_max_heartbeat_interval_ms: u64,
+    /// Most members of a group of the consumer protocol.
+    pub group_consumer_max_size: usize,
+    /// Server-side assignors, the default one first.
+    pub group_consumer_assignors: Vec<String>,
+    /// Which way groups may change between the protocols.
+    pub group_consumer_migration_policy: String,
     /// Longest metadata string of an offset commit.
     pub offset_metadata_max_bytes: usize,
     /// How long the offsets of an empty group are kept.
@@ -195,6 +213,15 @@ impl BrokerConfig {
             group_min_session_timeout_ms: values.count("group.min.session.timeout.ms"),
             group_max_session_timeout_ms: values.count("group.max.session.timeout.ms"),
             group_max_size: values.size("group.max.size"),
+            group_consumer_session_timeout_ms: values.count("group.consumer.session.timeout.ms"),
+            group_consumer_min_session_timeout_ms: values.count("group.consumer.min.session.timeout.ms"),
+            group_consumer_max_session_timeout_ms: values.count("group.consumer.max.session.timeout.ms"),
+            group_consumer_heartbeat_interval_ms: values.count("group.consumer.heartbeat.interval.ms"),
+            group_consumer_min_heartbeat_interval_ms: values.count("group.consumer.min.heartbeat.interval.ms"),
+            group_consumer_max_heartbeat_interval_ms: values.count("group.consumer.max.heartbeat.interval.ms"),
+            group_consumer_max_size: values.size("group.consumer.max.size"),
+            group_consumer_assignors: values.list("group.consumer.assignors"),
+            group_consumer_migration_policy: values.text("group.consumer.migration.policy").to_owned(),
             offset_metadata_max_bytes: values.size("offset.metadata.max.bytes"),
             offsets_retention_ms: values.count("offsets.retention.minutes") * 60_000,
             offsets_retention_check_interval_ms: values.count("offsets.retention.check.interval.ms"),
@@ -238,6 +265,12 @@ impl<'a> Values<'a> {
     fn text(&self, name: &'static str) -> &'a str {
         let key: &'static ConfigKey = broker::find(name).expect("a field's key is in the table");
         self.0.get(name).map(String::as_str).or(key.default).unwrap_or_default()
+    }
+
+    /// The texts of a list.
+    fn list(&self, name: &'static str) -> Vec<String> {
+        let texts = self.text(name).split(',').map(str::trim).filter(|text| !text.is_empty());
+        texts.map(str::to_owned).collect()
     }
 
     fn boolean(&self, name: &'static str) -> bool {

@@ -22,6 +22,7 @@
 
 mod admin;
 mod client;
+mod consumer_groups;
 mod durability;
 mod faults;
 mod fetching;

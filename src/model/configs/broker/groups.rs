@@ -52,9 +52,10 @@ pub const KEYS: &[ConfigKey] = keys! {
         "Greatest heartbeat interval of the consumer protocol, in milliseconds.";
     "group.consumer.max.size", Int, Some("2147483647"), AtLeast(1), ReadOnly, Acted,
         "Most members of one group of the consumer protocol.";
-    "group.consumer.assignors", List, Some("uniform,range"), Any, ReadOnly, Ignored,
+    "group.consumer.assignors", List, Some("uniform,range"), ListOf(&["uniform", "range"]), ReadOnly, Acted,
         "Server-side assignors, the first being the default.";
-    "group.consumer.migration.policy", String, Some("bidirectional"), Any, ReadOnly, Ignored,
+    "group.consumer.migration.policy", String, Some("bidirectional"),
+        OneOf(&["bidirectional", "upgrade", "downgrade", "disabled"]), ReadOnly, Acted,
         "Which way groups may change between the classic and the consumer protocol.";
     "group.streams.session.timeout.ms", Int, Some("45000"), Any, ReadOnly, Ignored,
         "Session timeout of Streams groups, which ottla does not have yet.";
