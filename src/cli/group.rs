@@ -36,6 +36,9 @@ pub struct RawList {
     /// Only groups in this state, such as Stable or Empty; may be repeated.
     #[arg(long = "state", value_name = "STATE")]
     states: Vec<String>,
+    /// Only groups of this protocol, classic or consumer; may be repeated.
+    #[arg(long = "type", value_name = "TYPE")]
+    types: Vec<String>,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -119,9 +122,11 @@ pub fn command(raw: RawGroup) -> anyhow::Result<()> {
 
 fn list(raw: &RawList) -> anyhow::Result<()> {
     let mut client = raw.remote.connect()?;
-    let is_wanted =
-        |state: &str| raw.states.is_empty() || raw.states.iter().any(|wanted| wanted.eq_ignore_ascii_case(state));
-    let groups: Vec<_> = client.list_groups()?.into_iter().filter(|group| is_wanted(&group.state)).collect();
+    let is_wanted = |filter: &[String], value: &str| {
+        filter.is_empty() || filter.iter().any(|wanted| wanted.eq_ignore_ascii_case(value))
+    };
+    let mut groups = client.list_groups()?;
+    groups.retain(|group| is_wanted(&raw.states, &group.state) && is_wanted(&raw.types, &group.group_type));
     let mut out = Output::stdout();
     if raw.json {
         let groups: Vec<_> = groups
@@ -130,6 +135,7 @@ fn list(raw: &RawList) -> anyhow::Result<()> {
                 json!({
                     "group": group.id,
                     "state": group.state,
+                    "type": group.group_type,
                     "protocol_type": group.protocol_type,
                     "coordinator": group.coordinator,
                 })
@@ -140,10 +146,12 @@ fn list(raw: &RawList) -> anyhow::Result<()> {
         let rows: Vec<Vec<String>> = groups
             .into_iter()
             .map(|group| {
-                vec![group.id, or_dash(group.state), or_dash(group.protocol_type), group.coordinator.to_string()]
+                let coordinator = group.coordinator.to_string();
+                let (group_type, protocol_type) = (or_dash(group.group_type), or_dash(group.protocol_type));
+                vec![group.id, or_dash(group.state), group_type, protocol_type, coordinator]
             })
             .collect();
-        out.table(&["GROUP", "STATE", "TYPE", "COORDINATOR"], &rows)?;
+        out.table(&["GROUP", "STATE", "TYPE", "PROTOCOL TYPE", "COORDINATOR"], &rows)?;
     }
     Ok(out.flush()?)
 }
@@ -266,8 +274,12 @@ fn describe_text(out: &mut Output, name: &str, group: &GroupDescription, places:
         "" => String::new(),
         protocol => format!(", {protocol}"),
     };
+    let epochs = match group.epochs {
+        Some(epochs) => format!(", epoch {}, assignment epoch {}", epochs.group, epochs.assignment),
+        None => String::new(),
+    };
     out.heading(&format!(
-        "{name}: {}, {}{protocol}, {count} member{}, coordinator {}",
+        "{name}: {}, {}{protocol}{epochs}, {count} member{}, coordinator {}",
         group.state,
         if group.protocol_type.is_empty() { "no type" } else { &group.protocol_type },
         if count == 1 { "" } else { "s" },
@@ -299,6 +311,9 @@ fn describe_text(out: &mut Output, name: &str, group: &GroupDescription, places:
     for (member, _) in idle {
         writeln!(out, "member {} ({}, {}) has no partition", member.id, member.client_id, member.host)?;
     }
+    if group.epochs.is_some() && count > 0 {
+        return members_with_epochs(out, group, &lags);
+    }
     if count > 1 {
         let rows: Vec<Vec<String>> = group
             .members
@@ -309,6 +324,43 @@ fn describe_text(out: &mut Output, name: &str, group: &GroupDescription, places:
         out.table(&["MEMBER", "PARTITIONS", "LAG"], &rows)?;
     }
     Ok(())
+}
+
+/// Members of the consumer protocol: where each is on the way to what it is to have.
+fn members_with_epochs(out: &mut Output, group: &GroupDescription, lags: &[i64]) -> std::io::Result<()> {
+    let row = |member: &GroupMember, lag: i64| {
+        let progress = member.progress.as_ref();
+        let protocol = match progress.and_then(|progress| progress.is_classic) {
+            Some(true) => "classic",
+            Some(false) => "consumer",
+            None => "-",
+        };
+        let reads = progress.map_or(String::new(), |progress| {
+            let pattern = progress.regex.iter().map(|regex| format!("/{regex}/"));
+            progress.topics.iter().cloned().chain(pattern).collect::<Vec<_>>().join(",")
+        });
+        vec![
+            member.id.clone(),
+            protocol.into(),
+            number(progress.map(|progress| i64::from(progress.epoch))),
+            member.partitions.len().to_string(),
+            progress.map_or("-".into(), |progress| by_topic(&progress.target)),
+            or_dash(reads),
+            lag.to_string(),
+        ]
+    };
+    let rows: Vec<Vec<String>> = group.members.iter().zip(lags).map(|(member, lag)| row(member, *lag)).collect();
+    out.table(&["MEMBER", "PROTOCOL", "EPOCH", "PARTITIONS", "TARGET", "READS", "LAG"], &rows)
+}
+
+/// Partitions as `orders:0,1 payments:4`.
+fn by_topic(partitions: &[TopicPartition]) -> String {
+    let mut topics: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+    for (topic, index) in partitions {
+        topics.entry(topic).or_default().push(index.to_string());
+    }
+    let topics: Vec<String> = topics.iter().map(|(topic, indexes)| format!("{topic}:{}", indexes.join(","))).collect();
+    or_dash(topics.join(" "))
 }
 
 fn lag_of_members(group: &GroupDescription, places: &[Place]) -> Vec<i64> {
@@ -323,14 +375,23 @@ fn lag_of_members(group: &GroupDescription, places: &[Place]) -> Vec<i64> {
 
 fn describe_json(name: &str, group: &GroupDescription, places: &[Place]) -> serde_json::Value {
     let member = |member: &GroupMember, lag: i64| {
-        json!({
+        let list = |partitions: &[TopicPartition]| partitions.iter().map(|(t, p)| json!([t, p])).collect::<Vec<_>>();
+        let mut document = json!({
             "member": member.id,
             "instance": member.instance_id,
             "client": member.client_id,
             "host": member.host,
             "lag": lag,
-            "partitions": member.partitions.iter().map(|(topic, p)| json!([topic, p])).collect::<Vec<_>>(),
-        })
+            "partitions": list(&member.partitions),
+        });
+        if let Some(progress) = &member.progress {
+            document["epoch"] = json!(progress.epoch);
+            document["target"] = json!(list(&progress.target));
+            document["topics"] = json!(progress.topics);
+            document["regex"] = json!(progress.regex);
+            document["is_classic"] = json!(progress.is_classic);
+        }
+        document
     };
     let lags = lag_of_members(group, places);
     let place = |place: &Place| {
@@ -348,6 +409,9 @@ fn describe_json(name: &str, group: &GroupDescription, places: &[Place]) -> serd
     json!({
         "group": name,
         "state": group.state,
+        "type": if group.epochs.is_some() { "consumer" } else { "classic" },
+        "epoch": group.epochs.map(|epochs| epochs.group),
+        "assignment_epoch": group.epochs.map(|epochs| epochs.assignment),
         "protocol_type": group.protocol_type,
         "protocol": group.protocol,
         "coordinator": group.coordinator.0,

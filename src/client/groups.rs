@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use kafka_protocol::messages::consumer_group_describe_response::Assignment;
 use kafka_protocol::messages::offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic};
 use kafka_protocol::messages::offset_fetch_request::OffsetFetchRequestGroup;
 use kafka_protocol::messages::{
-    DeleteGroupsRequest, DescribeGroupsRequest, FindCoordinatorRequest, GroupId, ListGroupsRequest,
-    OffsetCommitRequest, OffsetFetchRequest,
+    ConsumerGroupDescribeRequest, DeleteGroupsRequest, DescribeGroupsRequest, FindCoordinatorRequest, GroupId,
+    ListGroupsRequest, OffsetCommitRequest, OffsetFetchRequest,
 };
 use kafka_protocol::protocol::Request;
 
@@ -28,6 +29,8 @@ pub struct GroupListing {
     pub protocol_type: String,
     /// Empty from brokers older than ListGroups 4.
     pub state: String,
+    /// `classic` or `consumer`: the protocol that its members speak. Empty from brokers older than ListGroups 5.
+    pub group_type: String,
     /// The broker that listed it: its coordinator.
     pub coordinator: i32,
 }
@@ -37,7 +40,8 @@ pub struct GroupListing {
 pub struct GroupDescription {
     /// Its coordinator.
     pub coordinator: BrokerId,
-    /// `Stable`, `Empty`, `PreparingRebalance`, `CompletingRebalance`, `Dead`.
+    /// `Stable`, `Empty`, `PreparingRebalance`, `CompletingRebalance`, `Dead`; of the consumer protocol `Assigning` or
+    /// `Reconciling` instead of the two in the middle.
     pub state: String,
     /// What its members are to each other.
     pub protocol_type: String,
@@ -45,6 +49,32 @@ pub struct GroupDescription {
     pub protocol: String,
     /// Its members.
     pub members: Vec<GroupMember>,
+    /// Set if it is a group of the consumer protocol (KIP-848).
+    pub epochs: Option<GroupEpochs>,
+}
+
+/// How far a group of the consumer protocol is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GroupEpochs {
+    /// Raised by every change of its members and topics.
+    pub group: i32,
+    /// The group epoch that the targets were made for.
+    pub assignment: i32,
+}
+
+/// Where a member of a group of the consumer protocol is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MemberProgress {
+    /// Its epoch.
+    pub epoch: i32,
+    /// What it is to have.
+    pub target: Vec<TopicPartition>,
+    /// Topics that it reads, and the pattern of them.
+    pub topics: Vec<String>,
+    /// The pattern.
+    pub regex: Option<String>,
+    /// It speaks the classic protocol; `None` if the broker does not tell.
+    pub is_classic: Option<bool>,
 }
 
 /// A member of a group.
@@ -60,6 +90,8 @@ pub struct GroupMember {
     pub host: String,
     /// Its partitions, if it is a consumer.
     pub partitions: Vec<TopicPartition>,
+    /// Set in a group of the consumer protocol.
+    pub progress: Option<MemberProgress>,
 }
 
 /// What a group has committed for a partition.
@@ -120,6 +152,7 @@ impl Client {
                 id: group.group_id.to_string(),
                 protocol_type: group.protocol_type.to_string(),
                 state: group.group_state.to_string(),
+                group_type: group.group_type.to_string(),
                 coordinator: broker,
             }));
         }
@@ -127,8 +160,64 @@ impl Client {
         Ok(groups)
     }
 
-    /// A group with its members. One that does not exist is `Dead`.
+    /// A group with its members, whatever protocol they speak. One that does not exist is `Dead`.
     pub fn describe_group(&mut self, group: &str) -> Result<GroupDescription, ClientError> {
+        let classic = self.describe_classic_group(group)?;
+        if classic.state != "Dead" {
+            return Ok(classic);
+        }
+        match self.describe_consumer_group(group) {
+            Ok(described) => Ok(described.unwrap_or(classic)),
+            // It knows no other groups.
+            Err(ClientError::Unsupported { .. }) => Ok(classic),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// A group of the consumer protocol with its members; `None` if it is none.
+    fn describe_consumer_group(&mut self, group: &str) -> Result<Option<GroupDescription>, ClientError> {
+        let build = |_| ConsumerGroupDescribeRequest::default().with_group_ids(vec![GroupId(text(group))]);
+        let (coordinator, described) = self.call_coordinator(group, build, |response| {
+            let described = response.groups.into_iter().next();
+            let described = described.ok_or_else(|| left_out("ConsumerGroupDescribe"))?;
+            if described.error_code == ErrorCode::GroupIdNotFound.code() {
+                return Ok(None);
+            }
+            let message = described.error_message.as_deref();
+            ClientError::check(described.error_code, message, || format!("describing group {group}"))?;
+            Ok(Some(described))
+        })?;
+        let Some(described) = described else { return Ok(None) };
+        let members = described.members.into_iter().map(|member| GroupMember {
+            id: member.member_id.to_string(),
+            instance_id: member.instance_id.map(|id| id.to_string()),
+            client_id: member.client_id.to_string(),
+            host: member.client_host.to_string(),
+            partitions: partitions_of(&member.assignment),
+            progress: Some(MemberProgress {
+                epoch: member.member_epoch,
+                target: partitions_of(&member.target_assignment),
+                topics: member.subscribed_topic_names.iter().map(|name| name.to_string()).collect(),
+                regex: member.subscribed_topic_regex.filter(|regex| !regex.is_empty()).map(|regex| regex.to_string()),
+                is_classic: match member.member_type {
+                    0 => Some(true),
+                    1 => Some(false),
+                    _ => None,
+                },
+            }),
+        });
+        Ok(Some(GroupDescription {
+            coordinator,
+            state: described.group_state.to_string(),
+            protocol_type: "consumer".into(),
+            protocol: described.assignor_name.to_string(),
+            members: members.collect(),
+            epochs: Some(GroupEpochs { group: described.group_epoch, assignment: described.assignment_epoch }),
+        }))
+    }
+
+    /// A classic group with its members. Whatever else there is of this id is `Dead`.
+    fn describe_classic_group(&mut self, group: &str) -> Result<GroupDescription, ClientError> {
         let build = |_| DescribeGroupsRequest::default().with_groups(vec![GroupId(text(group))]);
         let (coordinator, described) = self.call_coordinator(group, build, |response| {
             let described = response.groups.into_iter().next();
@@ -149,6 +238,7 @@ impl Client {
                 true => assigned(&member.member_assignment).unwrap_or_default(),
                 false => Vec::new(),
             },
+            progress: None,
         });
         Ok(GroupDescription {
             coordinator,
@@ -156,6 +246,7 @@ impl Client {
             protocol_type: described.protocol_type.to_string(),
             protocol: described.protocol_data.to_string(),
             members: members.collect(),
+            epochs: None,
         })
     }
 
@@ -273,6 +364,15 @@ fn assigned(assignment: &[u8]) -> Result<Vec<TopicPartition>, DecodeError> {
     }
     partitions.sort();
     Ok(partitions)
+}
+
+/// The partitions of an assignment, in order.
+fn partitions_of(assignment: &Assignment) -> Vec<TopicPartition> {
+    let topics = assignment.topic_partitions.iter();
+    let named = topics.flat_map(|topic| topic.partitions.iter().map(|index| (topic.topic_name.to_string(), *index)));
+    let mut partitions: Vec<TopicPartition> = named.collect();
+    partitions.sort();
+    partitions
 }
 
 #[cfg(test)]

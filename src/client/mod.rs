@@ -28,7 +28,9 @@ pub use cluster::{BrokerInfo, Client, ClientOptions, ClusterInfo, PartitionInfo,
 pub use connection::{Connection, ConnectionOptions};
 pub use error::{ClientError, code_name};
 pub use fetcher::{Consumed, FetchOptions, Fetched, Fetcher};
-pub use groups::{GroupDescription, GroupListing, GroupMember, GroupOffset, TopicPartition};
+pub use groups::{
+    GroupDescription, GroupEpochs, GroupListing, GroupMember, GroupOffset, MemberProgress, TopicPartition,
+};
 pub use offsets::{EARLIEST, IsolationLevel, LATEST, OffsetAt};
 pub use partitioner::{Partitioner, murmur2};
 pub use producer::{OutRecord, Producer, ProducerOptions, Totals};
