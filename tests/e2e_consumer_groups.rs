@@ -1,0 +1,466 @@
+//! Groups of the consumer protocol (KIP-848) with a real librdkafka and members by hand: sharing partitions while
+//! members come, leave and die, patterns, static members, a broker that is killed, groups that go from one protocol to
+//! the other, and what is refused.
+
+mod common;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::process::Command;
+use std::time::Duration;
+
+use common::broker::{Broker, Options};
+use common::clients::{Admin, Collecting, send_all};
+use common::groups::{text, to_coordinator};
+use common::requests::{error_of, topic_name};
+use common::until;
+use kafka_protocol::messages::consumer_group_describe_response::DescribedGroup;
+use kafka_protocol::messages::consumer_group_heartbeat_request::TopicPartitions;
+use kafka_protocol::messages::offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic};
+use kafka_protocol::messages::offset_fetch_request::OffsetFetchRequestGroup;
+use kafka_protocol::messages::{
+    ApiVersionsRequest, ConsumerGroupDescribeRequest, ConsumerGroupHeartbeatRequest, ConsumerGroupHeartbeatResponse,
+    DeleteGroupsRequest, DescribeGroupsRequest, GroupId, ListGroupsRequest, OffsetCommitRequest, OffsetFetchRequest,
+};
+use ottla::client::Connection;
+use ottla::protocol::ErrorCode;
+use rdkafka::Message;
+use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
+use serde_json::Value;
+
+const TOPIC: &str = "work";
+const PARTITION_COUNT: i32 = 6;
+
+/// A broker that hears of its members often and misses them soon.
+fn broker() -> Broker {
+    let options = Options::shards(2)
+        .set("group.initial.rebalance.delay.ms", "0")
+        .set("group.min.session.timeout.ms", "1000")
+        .set("group.consumer.heartbeat.interval.ms", "200")
+        .set("group.consumer.min.heartbeat.interval.ms", "100")
+        .set("group.consumer.session.timeout.ms", "10000")
+        .set("group.consumer.min.session.timeout.ms", "1000");
+    let broker = Broker::start(options);
+    Admin::new(&broker.bootstrap()).create(TOPIC, PARTITION_COUNT, &[]);
+    broker
+}
+
+// ---- members by librdkafka
+
+type Member = BaseConsumer<Collecting>;
+
+fn member_of(broker: &Broker, group: &str, topic: &str, settings: &[(&str, &str)]) -> Member {
+    let mut config = ClientConfig::new();
+    config
+        .set("bootstrap.servers", broker.bootstrap())
+        .set("broker.address.family", "v4")
+        .set("group.id", group)
+        .set("enable.auto.commit", "false")
+        .set("auto.offset.reset", "earliest")
+        .set("reconnect.backoff.ms", "20")
+        .set("reconnect.backoff.max.ms", "200")
+        .set("fetch.wait.max.ms", "50")
+        .set("topic.metadata.refresh.interval.ms", "1000")
+        .set_log_level(RDKafkaLogLevel::Emerg);
+    for (key, value) in settings {
+        config.set(*key, *value);
+    }
+    let member: Member = config.create_with_context(Collecting::default()).expect("a consumer");
+    member.subscribe(&[topic]).expect("a subscription");
+    member
+}
+
+fn member(broker: &Broker, group: &str, settings: &[(&str, &str)]) -> Member {
+    member_of(broker, group, TOPIC, &[&[("group.protocol", "consumer")], settings].concat())
+}
+
+fn classic_member(broker: &Broker, group: &str) -> Member {
+    let settings = [("session.timeout.ms", "10000"), ("heartbeat.interval.ms", "200")];
+    member_of(broker, group, TOPIC, &[&[("group.protocol", "classic")], &settings[..]].concat())
+}
+
+/// Takes whatever a member is given for a moment: values by topic and partition.
+fn poll(member: &Member, read: &mut BTreeMap<(String, i32), Vec<String>>) {
+    for _ in 0..20 {
+        match member.poll(Duration::from_millis(5)) {
+            Some(Ok(message)) => {
+                let value = String::from_utf8(message.payload().expect("a value").to_vec()).expect("text");
+                read.entry((message.topic().to_owned(), message.partition())).or_default().push(value);
+            }
+            Some(Err(_)) => {}
+            None => return,
+        }
+    }
+}
+
+fn assigned(member: &Member) -> BTreeSet<i32> {
+    let assignment = member.assignment().expect("an assignment");
+    assignment.elements().iter().map(|element| element.partition()).collect()
+}
+
+/// Polls members until the partitions are shared among them, each having some.
+fn until_shared(members: &[&Member]) -> Vec<BTreeSet<i32>> {
+    until("the partitions are shared", || {
+        members.iter().for_each(|member| poll(member, &mut BTreeMap::new()));
+        let shares: Vec<BTreeSet<i32>> = members.iter().map(|member| assigned(member)).collect();
+        let count: usize = shares.iter().map(BTreeSet::len).sum();
+        let all: BTreeSet<i32> = shares.iter().flatten().copied().collect();
+        let is_shared = count == PARTITION_COUNT as usize && all.len() == count;
+        (is_shared && shares.iter().all(|share| !share.is_empty())).then_some(shares)
+    })
+}
+
+fn send_to_all(broker: &Broker, values: &[String]) {
+    (0..PARTITION_COUNT).for_each(|partition| send_all(&broker.bootstrap(), TOPIC, partition, values));
+}
+
+fn values(round: usize) -> Vec<String> {
+    (0..10).map(|number| format!("{round}/{number}")).collect()
+}
+
+fn commit(members: &[&Member]) {
+    let mut left: Vec<&Member> = members.to_vec();
+    until("everything is committed", || {
+        left.retain(|member| member.commit_consumer_state(CommitMode::Sync).is_err());
+        left.iter().for_each(|member| poll(member, &mut BTreeMap::new()));
+        left.is_empty().then_some(())
+    });
+}
+
+#[test]
+fn three_members_share_a_topic_and_take_over_from_one_that_leaves() {
+    // Every record is read by the group; what the member that leaves has committed is not read again.
+    let broker = broker();
+    send_to_all(&broker, &values(0));
+    let members = [(); 3].map(|()| member(&broker, "leaving", &[]));
+    let [first, second, third] = &members;
+    let mut read = BTreeMap::new();
+    until("every record is read", || {
+        members.iter().for_each(|member| poll(member, &mut read));
+        let count: usize = read.values().map(|values| values.iter().collect::<BTreeSet<_>>().len()).sum();
+        (count == 10 * PARTITION_COUNT as usize).then_some(())
+    });
+    let shares = until_shared(&[first, second, third]);
+    assert!(shares.iter().all(|share| share.len() == 2), "{shares:?}");
+    commit(&[first, second, third]);
+    third.unsubscribe();
+    let again = until_shared(&[first, second]);
+    // Nothing moves but what was left behind.
+    for (before, after) in shares.iter().zip(&again) {
+        assert!(before.is_subset(after), "{before:?} became {after:?}");
+    }
+    send_to_all(&broker, &values(1));
+    let mut read = BTreeMap::new();
+    until("every new record is read", || {
+        [first, second].iter().for_each(|member| poll(member, &mut read));
+        (read.len() == PARTITION_COUNT as usize && read.values().all(|read| read.len() >= 10)).then_some(())
+    });
+    for (partition, read) in &read {
+        assert_eq!(*read, values(1), "{partition:?}");
+    }
+}
+
+#[test]
+fn a_group_goes_on_when_the_broker_is_killed_and_starts_again() {
+    // Two members work through it: the same members, epochs and partitions; new records come, commits are kept.
+    let mut broker = broker();
+    let (first, second) = (member(&broker, "lasting", &[]), member(&broker, "lasting", &[]));
+    let shares = until_shared(&[&first, &second]);
+    let before = stable(&broker, "lasting");
+    broker.kill9();
+    broker.start_again();
+    send_to_all(&broker, &["after".to_owned()]);
+    let mut read = BTreeMap::new();
+    until("the group reads on", || {
+        poll(&first, &mut read);
+        poll(&second, &mut read);
+        (read.len() == PARTITION_COUNT as usize).then_some(())
+    });
+    commit(&[&first, &second]);
+    assert_eq!([assigned(&first), assigned(&second)], shares[..]);
+    let after = stable(&broker, "lasting");
+    assert_eq!((after.group_epoch, after.assignment_epoch), (before.group_epoch, before.assignment_epoch));
+    let ids = |group: &DescribedGroup| group.members.iter().map(|m| m.member_id.clone()).collect::<Vec<_>>();
+    assert_eq!(ids(&after), ids(&before));
+}
+
+#[test]
+fn a_pattern_finds_topics_that_come_later() {
+    let broker = broker();
+    let admin = Admin::new(&broker.bootstrap());
+    admin.create("logs-a", 1, &[]);
+    send_all(&broker.bootstrap(), "logs-a", 0, &["a".to_owned()]);
+    let member = member_of(&broker, "pattern", "^logs-.*", &[("group.protocol", "consumer")]);
+    let mut read = BTreeMap::new();
+    until("the first topic is read", || {
+        poll(&member, &mut read);
+        read.contains_key(&("logs-a".to_owned(), 0)).then_some(())
+    });
+    admin.create("logs-b", 1, &[]);
+    send_all(&broker.bootstrap(), "logs-b", 0, &["b".to_owned()]);
+    until("the second topic is read", || {
+        poll(&member, &mut read);
+        read.contains_key(&("logs-b".to_owned(), 0)).then_some(())
+    });
+    assert_eq!(read.len(), 2);
+    // The client puts brackets around it.
+    let group = stable(&broker, "pattern");
+    let pattern = group.members[0].subscribed_topic_regex.as_deref().expect("a pattern");
+    assert!(pattern.contains("^logs-.*"), "{pattern}");
+}
+
+#[test]
+fn a_static_member_comes_back_to_its_partitions() {
+    // It closes, which for a static member is to be away for a while, and comes back as another process.
+    let broker = broker();
+    let named = |name: &str| member(&broker, "static", &[("group.instance.id", name)]);
+    let (one, two) = (named("one"), named("two"));
+    let shares = until_shared(&[&one, &two]);
+    let epoch = stable(&broker, "static").group_epoch;
+    drop(two);
+    let two = named("two");
+    assert_eq!(until_shared(&[&one, &two]), shares);
+    assert_eq!(stable(&broker, "static").group_epoch, epoch);
+}
+
+#[test]
+fn a_group_goes_from_classic_to_consumer_and_back_while_it_reads() {
+    // A classic member, a new one, both; the classic one leaves, another one comes, the new one leaves.
+    let broker = broker();
+    let classic = classic_member(&broker, "moving");
+    until_shared(&[&classic]);
+    assert_eq!(group_type(&broker, "moving"), "classic");
+    let new = member(&broker, "moving", &[]);
+    until_shared(&[&classic, &new]);
+    assert_eq!(group_type(&broker, "moving"), "consumer");
+    let mut types: Vec<i8> = stable(&broker, "moving").members.iter().map(|member| member.member_type).collect();
+    types.sort_unstable();
+    assert_eq!(types, [0, 1]);
+    send_to_all(&broker, &values(0));
+    let mut read = BTreeMap::new();
+    until("every record is read", || {
+        [&classic, &new].iter().for_each(|member| poll(member, &mut read));
+        (read.len() == PARTITION_COUNT as usize && read.values().all(|read| read.len() >= 10)).then_some(())
+    });
+    commit(&[&classic, &new]);
+    drop(classic);
+    until_shared(&[&new]);
+    let classic = classic_member(&broker, "moving");
+    until_shared(&[&classic, &new]);
+    drop(new);
+    until_shared(&[&classic]);
+    assert_eq!(group_type(&broker, "moving"), "classic");
+    // Nothing that was committed is read again.
+    send_to_all(&broker, &values(1));
+    let mut read = BTreeMap::new();
+    until("every new record is read", || {
+        poll(&classic, &mut read);
+        (read.len() == PARTITION_COUNT as usize && read.values().all(|read| read.len() >= 10)).then_some(())
+    });
+    for (partition, read) in &read {
+        assert_eq!(*read, values(1), "{partition:?}");
+    }
+}
+
+// ---- members by hand
+
+fn heartbeat_request(group: &str, member_id: &str, epoch: i32) -> ConsumerGroupHeartbeatRequest {
+    ConsumerGroupHeartbeatRequest::default()
+        .with_group_id(GroupId(text(group)))
+        .with_member_id(text(member_id))
+        .with_member_epoch(epoch)
+}
+
+fn join_request(group: &str, member_id: &str) -> ConsumerGroupHeartbeatRequest {
+    heartbeat_request(group, member_id, 0)
+        .with_rebalance_timeout_ms(5_000)
+        .with_subscribed_topic_names(Some(vec![topic_name(TOPIC)]))
+        .with_topic_partitions(Some(Vec::new()))
+}
+
+fn join(connection: &mut Connection, group: &str, member_id: &str) -> ConsumerGroupHeartbeatResponse {
+    let joined = connection.call(1, &join_request(group, member_id)).expect("answered");
+    assert_eq!(error_of(joined.error_code), ErrorCode::None, "{:?}", joined.error_message);
+    joined
+}
+
+fn described(connection: &mut Connection, group: &str) -> DescribedGroup {
+    let request = ConsumerGroupDescribeRequest::default()
+        .with_group_ids(vec![GroupId(text(group))])
+        .with_include_authorized_operations(true);
+    connection.call(1, &request).expect("answered").groups.remove(0)
+}
+
+/// The group when every member has what it is to have.
+fn stable(broker: &Broker, group: &str) -> DescribedGroup {
+    let mut connection = to_coordinator(broker, group);
+    until("the group is stable", || {
+        let group = described(&mut connection, group);
+        (&*group.group_state == "Stable").then_some(group)
+    })
+}
+
+/// The type of a group as it is listed.
+fn group_type(broker: &Broker, group: &str) -> String {
+    let mut connection = to_coordinator(broker, group);
+    let listed = connection.call(5, &ListGroupsRequest::default()).expect("answered").groups;
+    let found = listed.iter().find(|listed| *listed.group_id.0 == *group).expect("it is listed");
+    found.group_type.to_string()
+}
+
+#[test]
+fn the_partitions_of_a_member_that_dies_go_to_the_others() {
+    // A member by hand takes its share and is never heard of again: gone with its session.
+    let broker = broker();
+    let first = member(&broker, "dying", &[]);
+    until_shared(&[&first]);
+    let mut connection = to_coordinator(&broker, "dying");
+    let mut epoch = join(&mut connection, "dying", "by-hand").member_epoch;
+    let share = until("it is given its share", || {
+        poll(&first, &mut BTreeMap::new());
+        let answer = connection.call(1, &heartbeat_request("dying", "by-hand", epoch)).expect("answered");
+        assert_eq!(error_of(answer.error_code), ErrorCode::None);
+        epoch = answer.member_epoch;
+        let topics = answer.assignment.map_or(Vec::new(), |assignment| assignment.topic_partitions);
+        topics.into_iter().next().map(|topic| topic.partitions)
+    });
+    assert!(!share.is_empty());
+    until("the first one has given them up", || {
+        poll(&first, &mut BTreeMap::new());
+        assigned(&first).is_disjoint(&share.iter().copied().collect()).then_some(())
+    });
+    drop(connection);
+    until_shared(&[&first]);
+    assert_eq!(stable(&broker, "dying").members.len(), 1);
+}
+
+#[test]
+fn every_version_and_every_refusal_by_hand() {
+    let broker = broker();
+    let mut connection = to_coordinator(&broker, "hand");
+    // Version 0: the id comes from the broker.
+    let joined = connection.call(0, &join_request("hand", "")).expect("answered");
+    assert_eq!((error_of(joined.error_code), joined.member_epoch), (ErrorCode::None, 1));
+    let member_id = joined.member_id.expect("an id").to_string();
+    assert_eq!(joined.heartbeat_interval_ms, 200);
+    let assignment = joined.assignment.expect("everything").topic_partitions;
+    assert_eq!(assignment[0].partitions, (0..PARTITION_COUNT).collect::<Vec<_>>());
+    let topic_id = assignment[0].topic_id;
+
+    let mut error = |version, request: ConsumerGroupHeartbeatRequest| {
+        let answer = connection.call(version, &request).expect("answered");
+        assert!(answer.error_code == 0 || answer.error_message.is_some());
+        error_of(answer.error_code)
+    };
+    assert_eq!(error(1, join_request("hand", "")), ErrorCode::InvalidRequest);
+    assert_eq!(error(1, heartbeat_request("hand", &member_id, 2)), ErrorCode::FencedMemberEpoch);
+    assert_eq!(error(1, heartbeat_request("hand", "nobody", 1)), ErrorCode::UnknownMemberId);
+    let assignor = join_request("hand", "b").with_server_assignor(Some(text("sticky")));
+    assert_eq!(error(1, assignor), ErrorCode::UnsupportedAssignor);
+    let regex = join_request("hand", "b").with_subscribed_topic_regex(Some(text("(")));
+    assert_eq!(error(1, regex), ErrorCode::InvalidRegularExpression);
+    let fixed = |member_id| join_request("hand", member_id).with_instance_id(Some(text("i")));
+    assert_eq!(error(1, fixed("b")), ErrorCode::None);
+    assert_eq!(error(1, fixed("c")), ErrorCode::UnreleasedInstanceId);
+    assert_eq!(error(1, heartbeat_request("hand", "b", -1)), ErrorCode::None);
+
+    // What others see of it.
+    let group = described(&mut connection, "hand");
+    assert_eq!((&*group.assignor_name, group.authorized_operations), ("uniform", 0x0d48));
+    assert_eq!((group.members.len(), group.members[0].member_type), (1, 1));
+    assert_eq!(&*group.members[0].target_assignment.topic_partitions[0].topic_name.0, TOPIC);
+    let request = ConsumerGroupDescribeRequest::default().with_group_ids(vec![GroupId(text("hand"))]);
+    assert_eq!(connection.call(0, &request).expect("answered").groups[0].members.len(), 1);
+    let request = DescribeGroupsRequest::default().with_groups(vec![GroupId(text("hand"))]);
+    let classic = connection.call(6, &request).expect("answered").groups.remove(0);
+    assert_eq!((error_of(classic.error_code), &*classic.group_state), (ErrorCode::GroupIdNotFound, "Dead"));
+    let request = ListGroupsRequest::default().with_types_filter(vec![text("Consumer")]);
+    let listed = connection.call(5, &request).expect("answered").groups;
+    assert_eq!((listed.len(), &*listed[0].group_type, &*listed[0].protocol_type), (1, "consumer", "consumer"));
+    let request = ListGroupsRequest::default().with_types_filter(vec![text("classic")]);
+    assert!(connection.call(5, &request).expect("answered").groups.is_empty());
+
+    // Offsets are the current epoch's.
+    let epoch = group.members[0].member_epoch;
+    let commit = |epoch: i32| {
+        let partition = OffsetCommitRequestPartition::default().with_partition_index(0).with_committed_offset(0);
+        let topic = OffsetCommitRequestTopic::default().with_name(topic_name(TOPIC)).with_partitions(vec![partition]);
+        OffsetCommitRequest::default()
+            .with_group_id(GroupId(text("hand")))
+            .with_member_id(text(&member_id))
+            .with_generation_id_or_member_epoch(epoch)
+            .with_topics(vec![topic])
+    };
+    let mut committed = |version, epoch| {
+        let answer = connection.call(version, &commit(epoch)).expect("answered");
+        error_of(answer.topics[0].partitions[0].error_code)
+    };
+    assert_eq!(committed(9, epoch - 1), ErrorCode::StaleMemberEpoch);
+    assert_eq!(committed(8, epoch), ErrorCode::UnsupportedVersion);
+    assert_eq!(committed(9, epoch), ErrorCode::None);
+    let mut fetched = |epoch: i32| {
+        let asked = OffsetFetchRequestGroup::default()
+            .with_group_id(GroupId(text("hand")))
+            .with_member_id(Some(text(&member_id)))
+            .with_member_epoch(epoch)
+            .with_topics(None);
+        let request = OffsetFetchRequest::default().with_groups(vec![asked]);
+        error_of(connection.call(9, &request).expect("answered").groups[0].error_code)
+    };
+    assert_eq!((fetched(epoch), fetched(epoch + 1)), (ErrorCode::None, ErrorCode::StaleMemberEpoch));
+
+    // It goes when its last member has left.
+    let delete = DeleteGroupsRequest::default().with_groups_names(vec![GroupId(text("hand"))]);
+    let mut deleted = || error_of(connection.call(2, &delete).expect("answered").results[0].error_code);
+    assert_eq!(deleted(), ErrorCode::NonEmptyGroup);
+    let mut leaving = to_coordinator(&broker, "hand");
+    let owned = TopicPartitions::default().with_topic_id(topic_id).with_partitions(vec![0]);
+    let leave = heartbeat_request("hand", &member_id, -1).with_topic_partitions(Some(vec![owned]));
+    assert_eq!(leaving.call(1, &leave).expect("answered").member_epoch, -1);
+    assert_eq!(deleted(), ErrorCode::None);
+    assert_eq!(error_of(described(&mut leaving, "hand").error_code), ErrorCode::GroupIdNotFound);
+}
+
+#[test]
+fn group_version_is_published() {
+    let broker = broker();
+    let mut connection = to_coordinator(&broker, "any");
+    let request =
+        ApiVersionsRequest::default().with_client_software_name(text("test")).with_client_software_version(text("1"));
+    for version in [3, 4] {
+        let answer = connection.call(version, &request).expect("answered");
+        let found = answer.finalized_features.iter().find(|feature| &*feature.name == "group.version");
+        assert_eq!(found.map(|feature| feature.max_version_level), Some(1));
+        let keys: Vec<i16> = answer.api_keys.iter().map(|api| api.api_key).collect();
+        assert!(keys.contains(&68) && keys.contains(&69));
+    }
+}
+
+#[test]
+fn the_command_line_shows_epochs_and_targets() {
+    let broker = broker();
+    let mut connection = to_coordinator(&broker, "shown");
+    join(&mut connection, "shown", "m1");
+    join(&mut connection, "shown", "m2");
+    let run = |args: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ottla"));
+        command.arg("group").args(args).args(["--bootstrap", &broker.bootstrap(), "--timeout", "20"]);
+        let output = command.output().expect("ottla starts");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).expect("text")
+    };
+    let listed: Value = serde_json::from_str(&run(&["list", "--type", "consumer", "--json"])).expect("JSON");
+    assert_eq!((&listed[0]["group"], &listed[0]["type"]), (&"shown".into(), &"consumer".into()));
+    let none: Value = serde_json::from_str(&run(&["list", "--type", "classic", "--json"])).expect("JSON");
+    assert_eq!(none.as_array().map(Vec::len), Some(0));
+    let groups: Value = serde_json::from_str(&run(&["describe", "shown", "--json"])).expect("JSON");
+    assert_eq!((&groups[0]["state"], &groups[0]["epoch"]), (&"Reconciling".into(), &2.into()));
+    assert_eq!((&groups[0]["protocol"], &groups[0]["assignment_epoch"]), (&"uniform".into(), &2.into()));
+    let members = groups[0]["members"].as_array().expect("members");
+    let of = |index: usize, field: &str| members[index][field].as_array().map(Vec::len);
+    assert_eq!((&members[0]["epoch"], of(0, "partitions"), of(0, "target")), (&1.into(), Some(6), Some(3)));
+    assert_eq!((&members[1]["epoch"], of(1, "partitions"), of(1, "target")), (&2.into(), Some(0), Some(3)));
+    let shown = run(&["describe", "shown"]);
+    assert!(shown.contains("Reconciling, consumer, uniform, epoch 2, assignment epoch 2, 2 members"), "{shown}");
+    assert!(shown.contains("work:3,4,5") || shown.contains("work:0,1,2"), "{shown}");
+}
