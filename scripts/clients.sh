@@ -139,6 +139,8 @@ run_kafkajs() { bounded node "$kept/node/kafkajs.js" "$@"; }
 
 # --- the broker ---
 "$OTTLA" serve --data-dir "$work/data" --listen 127.0.0.1:0 --shards 3 --set group.initial.rebalance.delay.ms=200 \
+  --set group.consumer.session.timeout.ms=6000 --set group.consumer.min.session.timeout.ms=6000 \
+  --set group.consumer.heartbeat.interval.ms=500 --set group.consumer.min.heartbeat.interval.ms=500 \
   >"$work/broker.log" 2>&1 &
 broker=$!
 for _ in $(seq 100); do

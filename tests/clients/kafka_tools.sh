@@ -88,16 +88,18 @@ dump() {
   done
 }
 
-console() { # GROUP COUNT
+console() { # GROUP COUNT PROTOCOL
   tool org.apache.kafka.tools.consumer.ConsoleConsumer --bootstrap-server "$bootstrap" --topic "$topic" --group "$1" \
-    --command-property auto.offset.reset=earliest --max-messages "$2" --timeout-ms 20000
+    --command-property auto.offset.reset=earliest --command-property group.protocol="$3" --max-messages "$2" --timeout-ms 20000
 }
 group_command() { tool org.apache.kafka.tools.consumer.group.ConsumerGroupCommand --bootstrap-server "$bootstrap" "$@"; }
 
-# One reads a part and goes, the next one the rest.
+# One reads a part and goes, the next one, of the other protocol, the rest.
 commit() {
-  console "$topic-group" 5000 >"$work/first" && [ "$(wc -l <"$work/first")" = 5000 ] || return 1
-  console "$topic-group" $((records - 5000)) >"$work/second" && [ "$(wc -l <"$work/second")" = $((records - 5000)) ]
+  console "$topic-group" 5000 classic >"$work/first" && [ "$(wc -l <"$work/first")" = 5000 ] || return 1
+  console "$topic-group" $((records - 5000)) consumer >"$work/second" &&
+    [ "$(wc -l <"$work/second")" = $((records - 5000)) ] || return 1
+  group_command --list --type consumer | grep -qE "^$topic-group( |\$)"
 }
 
 # Lag of the partitions, as --describe shows it.

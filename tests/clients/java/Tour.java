@@ -21,6 +21,7 @@ import org.apache.kafka.clients.admin.Admin;
 import org.apache.kafka.clients.admin.AlterConfigOp;
 import org.apache.kafka.clients.admin.Config;
 import org.apache.kafka.clients.admin.ConfigEntry;
+import org.apache.kafka.clients.admin.ConsumerGroupDescription;
 import org.apache.kafka.clients.admin.CreateTopicsOptions;
 import org.apache.kafka.clients.admin.DescribeClusterOptions;
 import org.apache.kafka.clients.admin.DescribeConfigsOptions;
@@ -40,10 +41,12 @@ import org.apache.kafka.clients.consumer.KafkaConsumer;
 import org.apache.kafka.clients.consumer.OffsetAndMetadata;
 import org.apache.kafka.clients.consumer.OffsetAndTimestamp;
 import org.apache.kafka.clients.consumer.RangeAssignor;
+import org.apache.kafka.clients.consumer.SubscriptionPattern;
 import org.apache.kafka.clients.producer.KafkaProducer;
 import org.apache.kafka.clients.producer.ProducerRecord;
 import org.apache.kafka.clients.producer.RecordMetadata;
 import org.apache.kafka.common.GroupState;
+import org.apache.kafka.common.GroupType;
 import org.apache.kafka.common.IsolationLevel;
 import org.apache.kafka.common.Node;
 import org.apache.kafka.common.TopicPartition;
@@ -62,7 +65,7 @@ import org.apache.kafka.common.utils.AppInfoParser;
 
 /**
  * The tour with Kafka's own clients, by the rules of python/tour.py. Arguments: bootstrap address, topic; as a member of
- * a group: `member`, bootstrap address, topic, group, assignor.
+ * a group: `member`, bootstrap address, topic, group, and an assignor of the client or, for the consumer protocol, of the broker.
  */
 public final class Tour {
     static final int PARTITIONS = 6;
@@ -73,6 +76,8 @@ public final class Tour {
     static final int TOTAL = CODECS.size() * PER_CODEC;
     static final int PARTITIONS_MORE = 8;
     static final int SESSION_MS = 6000;
+    static final String RANGE = RangeAssignor.class.getName();
+    static final Set<String> SERVER_ASSIGNORS = Set.of("uniform", "range");
     static final String NOTE = "a note \u2713"; // The metadata of committed offsets.
 
     final String bootstrap;
@@ -302,15 +307,22 @@ public final class Tour {
         }
     }
 
-    KafkaConsumer<byte[], byte[]> inGroup(String group, Class<?> assignor) {
-        Map<String, Object> settings = Map.of("bootstrap.servers", bootstrap, "group.id", group, "enable.auto.commit", false,
-            "auto.offset.reset", "earliest", "session.timeout.ms", SESSION_MS, "heartbeat.interval.ms", 500,
-            "partition.assignment.strategy", assignor.getName());
+    /** A member of the classic protocol with the name of an assignor's class, else of the consumer protocol. */
+    KafkaConsumer<byte[], byte[]> inGroup(String group, String assignor) {
+        Map<String, Object> settings = new HashMap<>(Map.of("bootstrap.servers", bootstrap, "group.id", group,
+            "enable.auto.commit", false, "auto.offset.reset", "earliest"));
+        if (SERVER_ASSIGNORS.contains(assignor)) {
+            // Its timeouts are the broker's.
+            settings.putAll(Map.of("group.protocol", "consumer", "group.remote.assignor", assignor));
+        } else {
+            settings.putAll(Map.of("group.protocol", "classic", "session.timeout.ms", SESSION_MS,
+                "heartbeat.interval.ms", 500, "partition.assignment.strategy", assignor));
+        }
         return new KafkaConsumer<>(settings, new ByteArrayDeserializer(), new ByteArrayDeserializer());
     }
 
     /** One member of group.sh. */
-    void member(String group, Class<?> assignor) throws Exception {
+    void member(String group, String assignor) throws Exception {
         var consumer = inGroup(group, assignor);
         var main = Thread.currentThread();
         Runtime.getRuntime().addShutdownHook(new Thread(() -> {
@@ -359,9 +371,9 @@ public final class Tour {
     }
 
     /** group.sh with this program as the member. GROUP_SH: where it is. */
-    void group(String kind, Class<?> assignor) throws Exception {
+    void group(String kind, String assignor) throws Exception {
         var process = new ProcessBuilder(System.getenv("GROUP_SH"), "" + TOTAL, "java", "-XX:TieredStopAtLevel=1", "-cp",
-            System.getProperty("java.class.path"), "Tour", "member", bootstrap, topic, topic + "-" + kind, assignor.getName());
+            System.getProperty("java.class.path"), "Tour", "member", bootstrap, topic, topic + "-" + kind, assignor);
         var started = process.redirectErrorStream(true).start();
         check(new String(started.getInputStream().readAllBytes()), "", "group.sh");
         check(started.waitFor(), 0, "exit code of group.sh");
@@ -388,7 +400,7 @@ public final class Tour {
 
     void commit() throws Exception {
         String group = topic + "-commit";
-        try (var consumer = inGroup(group, RangeAssignor.class)) {
+        try (var consumer = inGroup(group, RANGE)) {
             consumer.subscribe(List.of(topic));
             check(firstOfEach(consumer), all(0), "first offsets");
             consumer.commitSync(each(p -> new OffsetAndMetadata(10 * (p + 1), NOTE)));
@@ -400,10 +412,58 @@ public final class Tour {
             check(described.members().size(), 1, "members");
             check(described.members().iterator().next().assignment().topicPartitions().size(), PARTITIONS, "its partitions");
         }
-        try (var consumer = inGroup(group, RangeAssignor.class)) {
+        try (var consumer = inGroup(group, RANGE)) {
             consumer.subscribe(List.of(topic));
             check(firstOfEach(consumer), committed(), "offsets to go on from");
         }
+    }
+
+    /** Polls until each of the members has as many partitions. */
+    void share(List<KafkaConsumer<byte[], byte[]>> members, int count) {
+        long deadline = System.nanoTime() + 30_000_000_000L;
+        while (!members.stream().allMatch(member -> member.assignment().size() == count)) {
+            check(System.nanoTime() < deadline, true, "partitions are shared: "
+                + members.stream().map(member -> member.assignment().size()).toList());
+            members.forEach(member -> member.poll(Duration.ofMillis(50)));
+        }
+    }
+
+    /**
+     * A classic group that a member of the consumer protocol joins, by a pattern and with an assignor of the broker; then
+     * its only member; then a classic one again, and the group is what it was.
+     */
+    void migrate() throws Exception {
+        String group = topic + "-migrate";
+        var classic = inGroup(group, RANGE);
+        classic.subscribe(List.of(topic));
+        share(List.of(classic), PARTITIONS);
+        check(describe(group).type(), GroupType.CLASSIC, "type of the group");
+        try (var next = inGroup(group, "range")) {
+            next.subscribe(new SubscriptionPattern(topic.substring(0, topic.length() - 1) + "[^-]"));
+            share(List.of(classic, next), PARTITIONS / 2);
+            next.commitSync();
+            classic.commitSync();
+            var described = describe(group);
+            check(described.type(), GroupType.CONSUMER, "type of the group");
+            check(described.partitionAssignor(), "range", "assignor");
+            check(described.members().size(), 2, "members");
+            check(described.members().stream().allMatch(m -> m.memberEpoch().get() > 0
+                && m.targetAssignment().get().topicPartitions().size() == PARTITIONS / 2), true, "targets");
+            check(described.members().stream().filter(m -> m.upgraded().get()).count(), 1L, "members that are upgraded");
+            classic.close();
+            share(List.of(next), PARTITIONS);
+            next.commitSync();
+            classic = inGroup(group, RANGE);
+            classic.subscribe(List.of(topic));
+            share(List.of(classic, next), PARTITIONS / 2);
+        }
+        share(List.of(classic), PARTITIONS);
+        check(describe(group).type(), GroupType.CLASSIC, "type of the group");
+        classic.close();
+    }
+
+    ConsumerGroupDescription describe(String group) throws Exception {
+        return admin.describeConsumerGroups(List.of(group)).all().get().get(group);
     }
 
     List<String> groupIds() throws Exception {
@@ -415,12 +475,12 @@ public final class Tour {
     }
 
     void groups() throws Exception {
-        List<String> names = List.of(topic + "-commit", topic + "-eager", topic + "-cooperative");
+        List<String> names = List.of(topic + "-commit", topic + "-eager", topic + "-cooperative", topic + "-consumer");
         check(groupIds().containsAll(names), true, "groups listed");
         for (var described : admin.describeConsumerGroups(names).all().get().values()) {
             check(described.groupState(), GroupState.EMPTY, "state of " + described.groupId());
         }
-        for (String name : names.subList(1, 3)) {
+        for (String name : names.subList(1, names.size())) {
             // A killed member may have read what it had not committed.
             check(Collections.max(committedBy(name).values()), ends(0).get(0), "greatest offset of " + name);
         }
@@ -512,7 +572,7 @@ public final class Tour {
 
     public static void main(String[] args) throws Exception {
         if (args[0].equals("member")) {
-            new Tour(args[1], args[2]).member(args[3], Class.forName(args[4]));
+            new Tour(args[1], args[2]).member(args[3], args[4]);
             return;
         }
         System.out.printf("client\tJava kafka-clients\t%s%n", AppInfoParser.getVersion());
@@ -529,9 +589,11 @@ public final class Tour {
         tour.step("seek", tour::seek);
         tour.step("describe", tour::describe);
         tour.step("offsets", tour::offsets);
-        tour.step("group eager", () -> tour.group("eager", RangeAssignor.class));
-        tour.step("group cooperative", () -> tour.group("cooperative", CooperativeStickyAssignor.class));
+        tour.step("group eager", () -> tour.group("eager", RANGE));
+        tour.step("group cooperative", () -> tour.group("cooperative", CooperativeStickyAssignor.class.getName()));
+        tour.step("group consumer", () -> tour.group("consumer", "uniform"));
         tour.step("commit", tour::commit);
+        tour.step("migrate", tour::migrate);
         tour.step("groups", tour::groups);
         tour.step("alter", tour::alter);
         tour.step("partitions", tour::partitions);

@@ -53,15 +53,17 @@ def consumer(**settings):
 
 
 def in_group(group, strategy="range,roundrobin"):
-    return consumer(**{
-        "group.id": group, "partition.assignment.strategy": strategy, "session.timeout.ms": tour.SESSION_MS,
-        "heartbeat.interval.ms": 500, "enable.partition.eof": False, "topic.metadata.refresh.interval.ms": 2000,
+    settings = {"group.id": group, "enable.partition.eof": False, "topic.metadata.refresh.interval.ms": 2000}
+    if strategy in ("uniform", "range"):  # Of the broker, whose timeouts hold, too.
+        return consumer(**settings, **{"group.protocol": "consumer", "group.remote.assignor": strategy})
+    return consumer(**settings, **{
+        "partition.assignment.strategy": strategy, "session.timeout.ms": tour.SESSION_MS, "heartbeat.interval.ms": 500,
     })
 
 
 def member(group, strategy):
     client, own = in_group(group, strategy), tour.Member()
-    # With cooperative members a callback gets only what changes.
+    # With cooperative members, and in the consumer protocol, a callback gets only what changes.
     client.subscribe(
         [TOPIC],
         on_assign=lambda _, more: own.has(own.assigned | {p.partition for p in more}),
@@ -219,7 +221,7 @@ def group_ids():
 
 
 def groups():
-    names = [TOPIC + "-commit", TOPIC + "-eager", TOPIC + "-cooperative"]
+    names = [TOPIC + "-commit", TOPIC + "-eager", TOPIC + "-cooperative", TOPIC + "-consumer"]
     tour.check(set(names) <= group_ids(), True, "groups listed")
     for name, described in wait(admin.describe_consumer_groups(names)).items():
         tour.check((described.state, described.members), (ConsumerGroupState.EMPTY, []), f"group {name}")
@@ -295,7 +297,7 @@ run.step("consume", consume)
 run.step("seek", seek)
 run.step("describe", describe)
 run.step("offsets", offsets)
-for kind, strategy in (("eager", "range,roundrobin"), ("cooperative", "cooperative-sticky")):
+for kind, strategy in (("eager", "range,roundrobin"), ("cooperative", "cooperative-sticky"), ("consumer", "uniform")):
     run.step(f"group {kind}", lambda: tour.group_of_three(BOOTSTRAP, TOPIC, f"{TOPIC}-{kind}", strategy))
 run.step("commit", commit)
 run.step("groups", groups)

@@ -1,5 +1,5 @@
 // The tour with franz-go and kadm. Arguments: bootstrap address, topic; as a member of a group: "member", bootstrap
-// address, topic, group.
+// address, topic, group, "classic" or "consumer".
 package main
 
 import (
@@ -218,7 +218,7 @@ func inGroup(group string, options ...kgo.Opt) *kgo.Client {
 		kgo.SessionTimeout(tour.Session), kgo.HeartbeatInterval(500*time.Millisecond))...)
 }
 
-func member(group string) {
+func member(group, protocol string) {
 	var member tour.Member
 	told := member.Told()
 	ctx, cancel := context.WithCancel(context.Background())
@@ -227,8 +227,13 @@ func member(group string) {
 			member.Has(partitions[topic], has)
 		}
 	}
-	consumer := inGroup(group,
-		kgo.OnPartitionsAssigned(changed(true)), kgo.OnPartitionsRevoked(changed(false)), kgo.OnPartitionsLost(changed(false)))
+	options := []kgo.Opt{
+		kgo.OnPartitionsAssigned(changed(true)), kgo.OnPartitionsRevoked(changed(false)), kgo.OnPartitionsLost(changed(false)),
+	}
+	if protocol == "consumer" {
+		options = append(options, kgo.Balancers(kgo.RangeBalancer()), kgo.ServerSideBalancer())
+	}
+	consumer := inGroup(group, options...)
 	go func() { <-told; cancel() }()
 	for ctx.Err() == nil {
 		fetches := consumer.PollFetches(ctx)
@@ -329,6 +334,15 @@ func groups(ctx context.Context, admin *kadm.Client) error {
 	if err != nil || described.Error() != nil {
 		return errors.Join(err, described.Error())
 	}
+	consumer := topic + "-consumer"
+	next, err := admin.DescribeConsumerGroups(ctx, consumer)
+	if err != nil || next.Error() != nil {
+		return errors.Join(err, next.Error())
+	}
+	if err := tour.Check(fmt.Sprint(next[consumer].State, len(next[consumer].Members)), "Empty0", consumer); err != nil {
+		return err
+	}
+	names = append(names, consumer)
 	for _, group := range described {
 		if err := tour.Check(fmt.Sprint(group.State, len(group.Members)), "Empty0", "group "+group.Group); err != nil {
 			return err
@@ -473,7 +487,7 @@ func main() {
 	bootstrap, topic = os.Args[1], os.Args[2]
 	if bootstrap == "member" {
 		bootstrap, topic = os.Args[2], os.Args[3]
-		member(os.Args[4])
+		member(os.Args[4], os.Args[5])
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 100*time.Second)
@@ -488,7 +502,8 @@ func main() {
 	run.Step("seek", func() error { return seek(ctx, admin) })
 	run.Step("describe", func() error { return describe(ctx, admin) })
 	run.Step("offsets", func() error { return offsets(ctx, admin) })
-	run.Step("group", func() error { return tour.GroupOfThree(bootstrap, topic, topic+"-group") })
+	run.Step("group", func() error { return tour.GroupOfThree(bootstrap, topic, topic+"-group", "classic") })
+	run.Step("group consumer", func() error { return tour.GroupOfThree(bootstrap, topic, topic+"-consumer", "consumer") })
 	run.Step("commit", func() error { return commit(ctx, admin) })
 	run.Step("groups", func() error { return groups(ctx, admin) })
 	run.Step("alter", func() error { return alter(ctx, admin) })
