@@ -15,11 +15,14 @@ use common::requests::{error_of, topic_name};
 use common::until;
 use kafka_protocol::messages::consumer_group_describe_response::DescribedGroup;
 use kafka_protocol::messages::consumer_group_heartbeat_request::TopicPartitions;
+use kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
+use kafka_protocol::messages::incremental_alter_configs_request::{AlterConfigsResource, AlterableConfig};
 use kafka_protocol::messages::offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic};
 use kafka_protocol::messages::offset_fetch_request::OffsetFetchRequestGroup;
 use kafka_protocol::messages::{
     ApiVersionsRequest, ConsumerGroupDescribeRequest, ConsumerGroupHeartbeatRequest, ConsumerGroupHeartbeatResponse,
-    DeleteGroupsRequest, DescribeGroupsRequest, GroupId, ListGroupsRequest, OffsetCommitRequest, OffsetFetchRequest,
+    DeleteGroupsRequest, DescribeConfigsRequest, DescribeGroupsRequest, GroupId, IncrementalAlterConfigsRequest,
+    ListConfigResourcesRequest, ListGroupsRequest, OffsetCommitRequest, OffsetFetchRequest,
 };
 use ottla::client::Connection;
 use ottla::protocol::ErrorCode;
@@ -419,6 +422,74 @@ fn every_version_and_every_refusal_by_hand() {
     assert_eq!(leaving.call(1, &leave).expect("answered").member_epoch, -1);
     assert_eq!(deleted(), ErrorCode::None);
     assert_eq!(error_of(described(&mut leaving, "hand").error_code), ErrorCode::GroupIdNotFound);
+}
+
+/// What becomes of a config of the group "own"; the error.
+fn alter(connection: &mut Connection, name: &str, value: Option<&str>) -> ErrorCode {
+    let config = AlterableConfig::default()
+        .with_name(text(name))
+        .with_config_operation(if value.is_some() { 0 } else { 1 })
+        .with_value(value.map(text));
+    let resource = AlterConfigsResource::default()
+        .with_resource_type(GROUP_RESOURCE)
+        .with_resource_name(text("own"))
+        .with_configs(vec![config]);
+    let request = IncrementalAlterConfigsRequest::default().with_resources(vec![resource]);
+    error_of(connection.call(1, &request).expect("answered").responses[0].error_code)
+}
+
+/// Value and source of the heartbeat interval of a group.
+fn interval_of(connection: &mut Connection, group: &str) -> (String, i8) {
+    let resource = DescribeConfigsResource::default()
+        .with_resource_type(GROUP_RESOURCE)
+        .with_resource_name(text(group))
+        .with_configuration_keys(None);
+    let request = DescribeConfigsRequest::default().with_resources(vec![resource]);
+    let described = connection.call(4, &request).expect("answered").results.remove(0);
+    assert_eq!((error_of(described.error_code), described.configs.len()), (ErrorCode::None, 2));
+    let config = described.configs.iter().find(|config| &*config.name == INTERVAL).expect("it is told");
+    (config.value.as_deref().expect("a value").to_owned(), config.config_source)
+}
+
+const GROUP_RESOURCE: i8 = 32;
+const INTERVAL: &str = "consumer.heartbeat.interval.ms";
+
+#[test]
+fn a_group_has_configs_of_its_own_that_survive_a_kill() {
+    // The group need not be there; what is told to its members is what is set, and what was answered is durable.
+    let mut broker = broker();
+    let mut connection = to_coordinator(&broker, "own");
+    assert_eq!(alter(&mut connection, INTERVAL, Some("300")), ErrorCode::None);
+    for (name, value) in [(INTERVAL, "99"), (INTERVAL, "10000"), ("retention.ms", "5000")] {
+        assert_eq!(alter(&mut connection, name, Some(value)), ErrorCode::InvalidConfig, "{name}={value}");
+    }
+    assert_eq!(interval_of(&mut connection, "own"), ("300".to_owned(), 8));
+    assert_eq!(interval_of(&mut connection, "other"), ("200".to_owned(), 4));
+    assert_eq!(join(&mut connection, "own", "m").heartbeat_interval_ms, 300);
+    broker.kill9();
+    broker.start_again();
+    let mut connection = to_coordinator(&broker, "own");
+    let answer = until("the coordinator is there", || {
+        let answer = connection.call(1, &heartbeat_request("own", "m", 1)).expect("answered");
+        (error_of(answer.error_code) != ErrorCode::CoordinatorLoadInProgress).then_some(answer)
+    });
+    assert_eq!((error_of(answer.error_code), answer.heartbeat_interval_ms), (ErrorCode::None, 300));
+    let request = ListConfigResourcesRequest::default().with_resource_types(vec![GROUP_RESOURCE]);
+    let listed = connection.call(1, &request).expect("answered").config_resources;
+    assert_eq!((listed.len(), &*listed[0].resource_name), (1, "own"));
+    assert_eq!(alter(&mut connection, INTERVAL, None), ErrorCode::None);
+    let answer = connection.call(1, &heartbeat_request("own", "m", 1)).expect("answered");
+    assert_eq!(answer.heartbeat_interval_ms, 200);
+}
+
+#[test]
+fn a_broker_that_offers_the_classic_protocol_only_says_so() {
+    // As Kafka's: the API is listed, and answers that it is not supported, on which clients fall back.
+    let broker = Broker::start(Options::shards(1).set("group.coordinator.rebalance.protocols", "classic"));
+    let mut connection = to_coordinator(&broker, "none");
+    let answer = connection.call(1, &join_request("none", "m")).expect("answered");
+    assert_eq!(error_of(answer.error_code), ErrorCode::UnsupportedVersion);
+    assert_eq!(error_of(described(&mut connection, "none").error_code), ErrorCode::UnsupportedVersion);
 }
 
 #[test]

@@ -101,6 +101,13 @@ impl Image {
                 let unknown = ApplyError::UnknownTopic { record: record.name(), topic: *topic };
                 self.deleted.remove(topic).ok_or(unknown)?;
             }
+            Record::GroupConfigChanged { group, configs } => {
+                let groups = Arc::make_mut(&mut self.group_configs);
+                match configs.is_empty() {
+                    true => drop(groups.remove(group.as_str())),
+                    false => drop(groups.insert(group.as_str().into(), configs.clone())),
+                }
+            }
         }
         self.version = self.version.plus(1);
         Ok(())
@@ -308,6 +315,22 @@ mod tests {
         image.apply(&created(2, "a.b", 1)).unwrap();
         image.apply(&Record::TopicDirectoriesRemoved { topic: id(1) }).unwrap();
         assert_eq!((image.deleted_topics().count(), image.partition_count()), (0, 1));
+    }
+
+    #[test]
+    fn a_groups_settings_are_those_of_its_last_record() {
+        let mut image = image(1);
+        let changed = |group: &str, value: Option<&str>| Record::GroupConfigChanged {
+            group: group.into(),
+            configs: value.into_iter().map(|value| ("k".to_owned(), value.to_owned())).collect(),
+        };
+        let of = |image: &Image, group: &str| image.group_configs().get(group).map(|configs| configs["k"].clone());
+        for record in [changed("a", Some("1")), changed("b", Some("2")), changed("a", Some("3"))] {
+            image.apply(&record).unwrap();
+        }
+        assert_eq!((of(&image, "a"), of(&image, "b")), (Some("3".into()), Some("2".into())));
+        image.apply(&changed("a", None)).unwrap();
+        assert_eq!((of(&image, "a"), image.group_configs().len()), (None, 1));
     }
 
     #[test]

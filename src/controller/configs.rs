@@ -1,4 +1,4 @@
-//! Changes of a topic's configs, judged against an image: the core that AlterConfigs and IncrementalAlterConfigs share.
+//! Changes of a topic's or a group's configs, judged against an image: the core that AlterConfigs and IncrementalAlterConfigs share.
 //!
 //! A change gives the topic's whole new settings, which are checked by the same table as those of a new topic, so
 //! what could not be created cannot be altered into being either. Kafka's order of judging is kept: a wrong config is
@@ -12,9 +12,19 @@ use crate::controller::image::Image;
 use crate::controller::records::Record;
 use crate::controller::topics::{TopicError, check_name, judge_configs};
 use crate::model::configs::key::{ConfigType, list};
-use crate::model::configs::{BrokerConfig, Overrides, topic_keys};
+use crate::model::configs::{BrokerConfig, GroupConfig, Overrides, topic_keys};
+use crate::model::limits::GROUP_CONFIG_COUNT_MAX;
 
-/// What becomes of a topic's settings.
+/// What has settings that can be changed.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ConfigResource {
+    /// The topic of this name.
+    Topic(String),
+    /// The group of this id, which need not be there.
+    Group(String),
+}
+
+/// What becomes of the settings of one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ConfigChange {
     /// They are these and no others (AlterConfigs).
@@ -36,8 +46,42 @@ pub enum ConfigOp {
     Subtract(String),
 }
 
-/// Judges a change of the topic called `name`: its record, or `None` if nothing would be different.
+/// Judges a change: its record, or `None` if nothing would be different.
 pub fn judge_alteration(
+    image: &Image,
+    config: &BrokerConfig,
+    resource: &ConfigResource,
+    change: &ConfigChange,
+) -> Result<Option<Record>, TopicError> {
+    match resource {
+        ConfigResource::Topic(name) => judge_topic(image, config, name, change),
+        ConfigResource::Group(group) => judge_group(image, config, group, change),
+    }
+}
+
+fn judge_group(
+    image: &Image,
+    config: &BrokerConfig,
+    group: &str,
+    change: &ConfigChange,
+) -> Result<Option<Record>, TopicError> {
+    if group.is_empty() {
+        return Err(TopicError::DefaultGroup);
+    }
+    let before = image.group_configs().get(group).cloned().unwrap_or_default();
+    let after = match change {
+        ConfigChange::Replace(settings) => settings.clone(),
+        ConfigChange::Edit(ops) => edited(&before, ops)?,
+    };
+    GroupConfig::check(config, &after)?;
+    let after: Overrides = after.into_iter().map(|(name, value)| (name, value.trim().to_owned())).collect();
+    if before.is_empty() && !after.is_empty() && image.group_configs().len() >= GROUP_CONFIG_COUNT_MAX {
+        return Err(TopicError::ManyGroups);
+    }
+    Ok((after != before).then(|| Record::GroupConfigChanged { group: group.to_owned(), configs: after }))
+}
+
+fn judge_topic(
     image: &Image,
     config: &BrokerConfig,
     name: &str,
@@ -124,7 +168,7 @@ mod tests {
     /// What a topic with settings `before` has after `ops`; `None`: nothing is written.
     fn edit(before: &[(&str, &str)], ops: &[(&str, ConfigOp)]) -> Result<Option<Overrides>, TopicError> {
         let ops = ops.iter().map(|(name, op)| (name.to_string(), op.clone())).collect();
-        let record = judge_alteration(&image(before), &BrokerConfig::default(), "t", &ConfigChange::Edit(ops))?;
+        let record = judge_topic(&image(before), &BrokerConfig::default(), "t", &ConfigChange::Edit(ops))?;
         Ok(record.map(|record| match record {
             Record::TopicConfigChanged { topic, configs } => {
                 assert_eq!(topic, TopicId(Uuid::from_u128(9)));
@@ -184,7 +228,7 @@ mod tests {
     fn a_replacement_leaves_nothing_of_what_was_there() {
         let image = image(&[("retention.ms", "5"), ("flush.ms", "6")]);
         let judge = |configs: &[(&str, &str)]| {
-            judge_alteration(&image, &BrokerConfig::default(), "t", &ConfigChange::Replace(settings(configs)))
+            judge_topic(&image, &BrokerConfig::default(), "t", &ConfigChange::Replace(settings(configs)))
         };
         let topic = TopicId(Uuid::from_u128(9));
         let configs = settings(&[("retention.ms", "7")]);
@@ -209,11 +253,37 @@ mod tests {
     fn a_topic_must_be_named_and_exist_but_its_configs_are_judged_first() {
         let judge = |name: &str, value: &str| {
             let change = ConfigChange::Edit(BTreeMap::from([("retention.ms".to_owned(), set(value))]));
-            judge_alteration(&image(&[]), &BrokerConfig::default(), name, &change).unwrap_err()
+            judge_topic(&image(&[]), &BrokerConfig::default(), name, &change).unwrap_err()
         };
         assert_eq!(judge("", "5"), TopicError::DefaultTopic);
         assert!(matches!(judge("a/b", "5"), TopicError::InvalidName { .. }));
         assert_eq!(judge("other", "5"), TopicError::UnknownTopic);
         assert!(matches!(judge("other", "soon"), TopicError::InvalidConfig(_)));
+    }
+
+    #[test]
+    fn a_groups_settings_are_changed_whether_the_group_is_there_or_not() {
+        let mut image = image(&[]);
+        let change = |image: &Image, group: &str, ops: &[(&str, ConfigOp)]| {
+            let ops = ops.iter().map(|(name, op)| (name.to_string(), op.clone())).collect();
+            let resource = ConfigResource::Group(group.into());
+            judge_alteration(image, &BrokerConfig::default(), &resource, &ConfigChange::Edit(ops))
+        };
+        const SESSION: &str = "consumer.session.timeout.ms";
+        let record = change(&image, "g", &[(SESSION, set(" 50000 "))]).unwrap().unwrap();
+        let configs = settings(&[(SESSION, "50000")]);
+        assert_eq!(record, Record::GroupConfigChanged { group: "g".into(), configs });
+        image.apply(&record).unwrap();
+        assert_eq!(change(&image, "g", &[(SESSION, set("50000"))]), Ok(None));
+        let taken_back = change(&image, "g", &[(SESSION, ConfigOp::Delete)]).unwrap().unwrap();
+        assert_eq!(taken_back, Record::GroupConfigChanged { group: "g".into(), configs: Overrides::new() });
+        // The operator's bounds, names that are none, and no name.
+        assert!(matches!(change(&image, "g", &[(SESSION, set("1"))]), Err(TopicError::InvalidConfig(_))));
+        assert!(matches!(change(&image, "g", &[("retention.ms", set("1"))]), Err(TopicError::InvalidConfig(_))));
+        assert!(matches!(
+            change(&image, "g", &[(SESSION, ConfigOp::Append("1".into()))]),
+            Err(TopicError::NotAList { .. })
+        ));
+        assert_eq!(change(&image, "", &[]), Err(TopicError::DefaultGroup));
     }
 }

@@ -20,7 +20,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use crate::base::rng::Rng;
-use crate::controller::configs::{ConfigChange, judge_alteration};
+use crate::controller::configs::{ConfigChange, ConfigResource, judge_alteration};
 use crate::controller::growth::{MorePartitions, judge_growth};
 use crate::controller::image::{ClusterId, Image};
 use crate::controller::internal::{internal_topic, with_internal_settings};
@@ -68,12 +68,12 @@ pub enum Event<T> {
         /// The topics, in the request's order.
         topics: Vec<TopicRef>,
     },
-    /// A client changes the settings of topics.
+    /// A client changes the settings of topics and groups.
     AlterConfigs {
         /// Whom to answer.
         ticket: T,
-        /// The topics' names, in the request's order and each once, and what becomes of their settings.
-        topics: Vec<(String, ConfigChange)>,
+        /// What is to be changed, in the request's order and each once, and what becomes of the settings.
+        resources: Vec<(ConfigResource, ConfigChange)>,
         /// Judge, but change nothing.
         validate_only: bool,
     },
@@ -156,8 +156,8 @@ pub enum Reply {
     AutoCreateTopics(TopicResults<String, TopicId>),
     /// One result per topic, in the request's order.
     DeleteTopics(TopicResults<TopicRef, DeletedTopicRef>),
-    /// One result per topic, in the request's order.
-    AlterConfigs(TopicResults<String, ()>),
+    /// One result per resource, in the request's order.
+    AlterConfigs(TopicResults<ConfigResource, ()>),
     /// One result per name, in the request's order.
     CreatePartitions(TopicResults<String, ()>),
     /// The partitions may acknowledge, but for those that do not exist (any more).
@@ -253,8 +253,8 @@ impl<T> Controller<T> {
             Event::DeleteTopics { ticket, topics } => {
                 self.answer(ticket, |state| state.delete_topics(topics), &mut effects)
             }
-            Event::AlterConfigs { ticket, topics, validate_only } => {
-                self.answer(ticket, |state| state.alter_configs(topics, validate_only), &mut effects)
+            Event::AlterConfigs { ticket, resources, validate_only } => {
+                self.answer(ticket, |state| state.alter_configs(resources, validate_only), &mut effects)
             }
             Event::CreatePartitions { ticket, topics, validate_only } => {
                 self.answer(ticket, |state| state.create_partitions(topics, validate_only), &mut effects)
@@ -383,16 +383,16 @@ impl<T> Controller<T> {
         Reply::DeleteTopics(results)
     }
 
-    fn alter_configs(&mut self, topics: Vec<(String, ConfigChange)>, validate_only: bool) -> Reply {
-        let mut results = Vec::with_capacity(topics.len());
-        for (name, change) in topics {
-            let record = judge_alteration(&self.tip, &self.config, &name, &change);
+    fn alter_configs(&mut self, resources: Vec<(ConfigResource, ConfigChange)>, validate_only: bool) -> Reply {
+        let mut results = Vec::with_capacity(resources.len());
+        for (resource, change) in resources {
+            let record = judge_alteration(&self.tip, &self.config, &resource, &change);
             if let Ok(Some(record)) = &record
                 && !validate_only
             {
                 self.accept(record.clone());
             }
-            results.push((name, record.map(drop)));
+            results.push((resource, record.map(drop)));
         }
         Reply::AlterConfigs(results)
     }

@@ -134,6 +134,7 @@ pub struct Image {
     pub(super) deleted: SharedMap<TopicId, DeletedTopic>,
     pub(super) partition_count: usize,
     pub(super) next_producer_id: ProducerId,
+    pub(super) group_configs: Arc<BTreeMap<Box<str>, Overrides>>,
 }
 
 impl Default for Image {
@@ -151,6 +152,7 @@ impl Default for Image {
             deleted: SharedMap::default(),
             partition_count: 0,
             next_producer_id: ProducerId(0),
+            group_configs: Arc::default(),
         }
     }
 }
@@ -184,6 +186,11 @@ impl Image {
     /// The first producer id that no block holds yet.
     pub fn next_producer_id(&self) -> ProducerId {
         self.next_producer_id
+    }
+
+    /// Settings of groups that have some of their own, by the group's id.
+    pub fn group_configs(&self) -> &Arc<BTreeMap<Box<str>, Overrides>> {
+        &self.group_configs
     }
 
     /// How many topics there are.

@@ -71,6 +71,13 @@ pub enum Record {
         /// Which topic.
         topic: TopicId,
     },
+    /// A group's own settings are these from now on.
+    GroupConfigChanged {
+        /// Its id.
+        group: String,
+        /// All of its settings.
+        configs: Overrides,
+    },
 }
 
 /// A topic as it was created.
@@ -131,7 +138,7 @@ pub enum DecodeError {
 }
 
 /// Numbers and names of the types, and the newest version of each.
-const TYPES: [(u8, &str, u8); 9] = [
+const TYPES: [(u8, &str, u8); 10] = [
     (1, "ClusterCreated", 0),
     (2, "NodeStarted", 0),
     (3, "TopicCreated", 0),
@@ -141,6 +148,7 @@ const TYPES: [(u8, &str, u8); 9] = [
     (7, "PartitionsAdded", 0),
     (8, "ProducerIdBlock", 0),
     (9, "TopicDirectoriesRemoved", 0),
+    (10, "GroupConfigChanged", 0),
 ];
 
 impl Record {
@@ -160,6 +168,7 @@ impl Record {
             Record::PartitionsAdded { .. } => 7,
             Record::ProducerIdBlock(_) => 8,
             Record::TopicDirectoriesRemoved { .. } => 9,
+            Record::GroupConfigChanged { .. } => 10,
         }
     }
 
@@ -198,6 +207,10 @@ impl Record {
             Record::ProducerIdBlock(block) => {
                 out.i64(block.first.0);
                 out.i32(block.count);
+            }
+            Record::GroupConfigChanged { group, configs } => {
+                out.text(group);
+                out.configs(configs);
             }
         }
         out.0
@@ -304,6 +317,7 @@ impl<'a> Reader<'a> {
             },
             8 => Record::ProducerIdBlock(ProducerIdBlock { first: ProducerId(self.i64()?), count: self.i32()? }),
             9 => Record::TopicDirectoriesRemoved { topic: self.topic()? },
+            10 => Record::GroupConfigChanged { group: self.text()?.to_owned(), configs: self.configs()? },
             _ => unreachable!("the types were looked up in the table"),
         })
     }
@@ -405,7 +419,8 @@ mod tests {
                 partitions: vec![TopicIdPartition { topic: topic(9), partition: PartitionIndex(i32::MAX) }],
             },
             Record::PartitionsMaterialized { partitions: vec![] },
-            Record::TopicConfigChanged { topic: topic(9), configs },
+            Record::TopicConfigChanged { topic: topic(9), configs: configs.clone() },
+            Record::GroupConfigChanged { group: "a group".into(), configs },
             Record::PartitionsAdded { topic: topic(9), partition_count: 6, assignments },
             Record::ProducerIdBlock(ProducerIdBlock { first: ProducerId(1 << 40), count: 1000 }),
             Record::TopicDirectoriesRemoved { topic: topic(9) },

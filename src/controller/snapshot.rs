@@ -3,7 +3,7 @@
 //! A snapshot is a row of parts, each an rkyv archive in the [`envelope`] that all of ottla's archives have
 //! (checksummed, versioned, whole blocks). Parts have a bound, so that any number of topics fits; a part's sequence is
 //! its place in the row, the first one says how many there are, and every part bears the image's version, so that
-//! parts of different snapshots never pass for one.
+//! parts of different snapshots never pass for one. Version 1 knew no groups with settings of their own.
 //!
 //! Invariants: what is read back equals what was written; it is checked as a whole before it is believed: damage, a
 //! missing part or contents that cannot be are errors, never an image with less in it.
@@ -20,12 +20,13 @@ use uuid::Uuid;
 use crate::controller::apply::{brokers, collision_key};
 use crate::controller::image::{ClusterId, DeletedTopic, Image, NodeImage, TopicImage};
 use crate::controller::records::DATA_FORMAT;
+use crate::model::configs::Overrides;
 use crate::model::id::{BrokerId, NodeId, Offset, ProducerId, TopicId};
 use crate::model::limits::{ENVELOPE_SIZE_BYTES_MAX, SHARD_COUNT_MAX, TOPIC_PARTITION_COUNT_MAX};
 use crate::storage::envelope::{self, EnvelopeError, Kind};
 
 /// Magic and version of a part.
-pub const KIND: Kind = Kind { magic: *b"ottlaMSN", version: 1, version_min: 1 };
+pub const KIND: Kind = Kind { magic: *b"ottlaMSN", version: 2, version_min: 1 };
 
 /// Estimated bytes of topics after which a part is full. A single topic may be larger: with the most partitions, each
 /// assigned to as many brokers as a node can have, it could pass the envelope's bound only if the policy pretends.
@@ -34,6 +35,17 @@ const PART_SIZE_BYTES: usize = ENVELOPE_SIZE_BYTES_MAX / 4;
 /// What one part holds. The first has everything but topics, and how many parts there are.
 #[derive(Archive, Serialize, Deserialize, Debug, Default)]
 struct Part {
+    version: i64,
+    part_count: u64,
+    head: Option<Head>,
+    topics: Vec<Topic>,
+    deleted: Vec<Deleted>,
+    groups: Vec<Group>,
+}
+
+/// A part as version 1 wrote it.
+#[derive(Archive, Serialize, Deserialize, Debug, Default)]
+struct PartOne {
     version: i64,
     part_count: u64,
     head: Option<Head>,
@@ -74,6 +86,13 @@ struct Deleted {
     id: [u8; 16],
     name: String,
     partition_count: i32,
+}
+
+/// A group that has settings of its own.
+#[derive(Archive, Serialize, Deserialize, Debug)]
+struct Group {
+    id: String,
+    configs: Vec<(String, String)>,
 }
 
 /// Why bytes are not a snapshot. The disk's fault, or a newer version of ottla wrote them.
@@ -130,6 +149,14 @@ pub fn encode(image: &Image) -> Vec<u8> {
             partition_count: topic.partition_count,
         });
     }
+    for (id, configs) in image.group_configs().iter() {
+        room_for(&mut parts, 32 + id.len() + size_of_configs(configs));
+        parts
+            .last_mut()
+            .expect("at least one")
+            .groups
+            .push(Group { id: id.to_string(), configs: archive_configs(configs) });
+    }
     let part_count = parts.len() as u64;
     let mut bytes = Vec::new();
     for (place, part) in (0..).zip(parts) {
@@ -148,7 +175,7 @@ pub fn decode(bytes: &[u8]) -> Result<Image, SnapshotError> {
         let at = |cause| SnapshotError::Part { part: place, cause };
         let rest = bytes.get(start..).unwrap_or_default();
         let envelope = envelope::open(KIND, rest).map_err(at)?;
-        let part = open(envelope.payload).map_err(at)?;
+        let part = open(envelope.version, envelope.payload).map_err(at)?;
         let belongs = envelope.sequence == place
             && part.head.is_some() == (place == 0)
             && (place == 0 || part.version == image.version.0)
@@ -167,10 +194,17 @@ pub fn decode(bytes: &[u8]) -> Result<Image, SnapshotError> {
 }
 
 /// Copies the archive out; the bytes may lie anywhere, an archive must lie at a multiple of 16.
-fn open(payload: &[u8]) -> Result<Part, EnvelopeError> {
+fn open(version: u32, payload: &[u8]) -> Result<Part, EnvelopeError> {
     let mut aligned: AlignedVec<16> = AlignedVec::with_capacity(payload.len());
     aligned.extend_from_slice(payload);
-    rkyv::from_bytes::<Part, rancor::Error>(&aligned).map_err(|_| EnvelopeError::Malformed)
+    let part = match version {
+        1 => rkyv::from_bytes::<PartOne, rancor::Error>(&aligned).map(|one| {
+            let PartOne { version, part_count, head, topics, deleted } = one;
+            Part { version, part_count, head, topics, deleted, groups: Vec::new() }
+        }),
+        _ => rkyv::from_bytes::<Part, rancor::Error>(&aligned),
+    };
+    part.map_err(|_| EnvelopeError::Malformed)
 }
 
 fn head(image: &Image) -> Head {
@@ -196,15 +230,24 @@ fn archive_topic(topic: &TopicImage) -> Topic {
         partition_count: topic.partition_count,
         replication_factor: topic.replication_factor,
         created_at_start: topic.created_at_start,
-        configs: topic.configs.iter().map(|(name, value)| (name.clone(), value.clone())).collect(),
+        configs: archive_configs(&topic.configs),
         assignments: topic.assignments.iter().map(numbers).collect(),
         materialized: topic.materialized.clone(),
     }
 }
 
+fn archive_configs(configs: &Overrides) -> Vec<(String, String)> {
+    configs.iter().map(|(name, value)| (name.clone(), value.clone())).collect()
+}
+
+/// About what settings take in the archive.
+fn size_of_configs(configs: &Overrides) -> usize {
+    configs.iter().map(|(name, value)| 16 + name.len() + value.len()).sum()
+}
+
 /// About what a topic takes in the archive.
 fn size_of_topic(topic: &TopicImage) -> usize {
-    let configs: usize = topic.configs.iter().map(|(name, value)| 16 + name.len() + value.len()).sum();
+    let configs = size_of_configs(&topic.configs);
     let assignments: usize = topic.assignments.iter().map(|brokers| 8 + 4 * brokers.len()).sum();
     96 + topic.name.len() + configs + assignments + 8 * topic.materialized.len()
 }
@@ -240,6 +283,12 @@ fn restore(image: &mut Image, part: Part) -> Result<(), SnapshotError> {
         let deleted = DeletedTopic { name: name.into(), partition_count };
         if image.deleted.insert(TopicId(Uuid::from_bytes(id)), deleted).is_some() {
             return impossible("a deleted topic is there twice");
+        }
+    }
+    for Group { id, configs } in part.groups {
+        let groups = Arc::make_mut(&mut image.group_configs);
+        if groups.insert(id.into(), configs.into_iter().collect()).is_some() {
+            return impossible("a group is there twice");
         }
     }
     Ok(())
@@ -284,7 +333,6 @@ mod tests {
     use super::*;
     use crate::base::rng::Rng;
     use crate::controller::records::{ProducerIdBlock, Record, TopicCreated};
-    use crate::model::configs::Overrides;
     use crate::model::id::{PartitionIndex, TopicIdPartition};
     use crate::model::limits::BLOCK_SIZE_BYTES;
 
@@ -309,6 +357,10 @@ mod tests {
             let partitions = vec![TopicIdPartition { topic: id, partition: PartitionIndex(69) }];
             apply(Record::PartitionsMaterialized { partitions });
         }
+        apply(Record::GroupConfigChanged {
+            group: "group".into(),
+            configs: Overrides::from([("consumer.session.timeout.ms".into(), "5".into())]),
+        });
         apply(Record::TopicDeleted { topic: TopicId(Uuid::from_u128(2)) });
         apply(Record::NodeStarted { node: NodeId(0), shard_count: 2, format: DATA_FORMAT });
         image
@@ -323,6 +375,22 @@ mod tests {
             // Wherever the bytes lie in memory, and whatever follows them.
             assert_eq!(decode(&[&[0], &bytes[..], &[9; 5000]].concat()[1..]), Ok(image));
         }
+    }
+
+    #[test]
+    fn a_part_of_version_one_is_read() {
+        // As it was written before groups had settings.
+        let mut image = image(2, 1);
+        image.group_configs = Arc::default();
+        let topics = image.topics().map(|topic| archive_topic(topic)).collect();
+        let deleted = image.deleted_topics().map(|(id, topic)| Deleted {
+            id: id.0.into_bytes(),
+            name: topic.name.to_string(),
+            partition_count: topic.partition_count,
+        });
+        let deleted = deleted.collect();
+        let part = PartOne { version: image.version().0, part_count: 1, head: Some(head(&image)), topics, deleted };
+        assert_eq!(decode(&envelope::seal(Kind { version: 1, ..KIND }, 0, &part)), Ok(image));
     }
 
     #[test]

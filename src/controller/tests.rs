@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use crate::base::rng::Rng;
-use crate::controller::configs::{ConfigChange, ConfigOp};
+use crate::controller::configs::{ConfigChange, ConfigOp, ConfigResource};
 use crate::controller::controller::{Controller, ControllerError, Effect, Event, Reply};
 use crate::controller::growth::MorePartitions;
 use crate::controller::image::Image;
@@ -254,9 +254,9 @@ fn a_deletion_must_name_its_topic_once_and_in_one_way() {
 }
 
 /// What becomes of a topic's retention.
-fn retention(name: &str, value: &str) -> (String, ConfigChange) {
+fn retention(name: &str, value: &str) -> (ConfigResource, ConfigChange) {
     let op = ConfigOp::Set(value.to_owned());
-    (name.to_owned(), ConfigChange::Edit(BTreeMap::from([("retention.ms".to_owned(), op)])))
+    (ConfigResource::Topic(name.to_owned()), ConfigChange::Edit(BTreeMap::from([("retention.ms".to_owned(), op)])))
 }
 
 #[test]
@@ -265,13 +265,16 @@ fn changed_settings_are_answered_when_they_are_durable_and_every_shard_knows() {
     world.create(1, &["t"]);
     world.settle();
     let id = world.created(1)[0].clone().unwrap();
-    let topics = vec![retention("missing", "5"), retention("t", "5")];
-    world.event(Event::AlterConfigs { ticket: 2, topics: topics.clone(), validate_only: true });
+    let resources = vec![retention("missing", "5"), retention("t", "5")];
+    world.event(Event::AlterConfigs { ticket: 2, resources: resources.clone(), validate_only: true });
     let unknown = Err(TopicError::UnknownTopic);
-    let expected = Reply::AlterConfigs(vec![("missing".into(), unknown), ("t".into(), Ok(()))]);
+    let expected = Reply::AlterConfigs(vec![
+        (ConfigResource::Topic("missing".into()), unknown),
+        (ConfigResource::Topic("t".into()), Ok(())),
+    ]);
     assert_eq!(world.take_reply(2), expected);
     assert!(world.append.is_none(), "only judged");
-    world.event(Event::AlterConfigs { ticket: 3, topics, validate_only: false });
+    world.event(Event::AlterConfigs { ticket: 3, resources, validate_only: false });
     world.finish_append();
     world.deliver(0);
     assert!(world.replies.is_empty(), "before the last shard knows");
@@ -281,7 +284,7 @@ fn changed_settings_are_answered_when_they_are_durable_and_every_shard_knows() {
     assert!(world.shards.iter().all(|image| of(image) == "5"));
     // Judged by what was accepted before it, durable or not: what changes nothing waits for it all the same.
     let alter =
-        |ticket, value| Event::AlterConfigs { ticket, topics: vec![retention("t", value)], validate_only: false };
+        |ticket, value| Event::AlterConfigs { ticket, resources: vec![retention("t", value)], validate_only: false };
     world.event(alter(4, "6"));
     world.event(alter(5, "6"));
     assert!(world.replies.is_empty());

@@ -12,7 +12,8 @@ use crate::controller::records::TopicCreated;
 use crate::model::configs::{BrokerConfig, ConfigError, Overrides, ReplicationFactorPolicy, TopicConfig};
 use crate::model::id::{BrokerId, PartitionIndex, TopicId};
 use crate::model::limits::{
-    CONFIG_VALUE_SIZE_BYTES_MAX, SHARD_PARTITION_COUNT_MAX, TOPIC_NAME_SIZE_BYTES_MAX, TOPIC_PARTITION_COUNT_MAX,
+    CONFIG_VALUE_SIZE_BYTES_MAX, GROUP_CONFIG_COUNT_MAX, SHARD_PARTITION_COUNT_MAX, TOPIC_NAME_SIZE_BYTES_MAX,
+    TOPIC_PARTITION_COUNT_MAX,
 };
 
 /// A topic that is to be created.
@@ -147,6 +148,12 @@ pub enum TopicError {
         /// The setting.
         name: String,
     },
+    /// A change of the configs of a group without a name.
+    #[error("Default group resources are not allowed.")]
+    DefaultGroup,
+    /// As many groups as there may be have settings of their own.
+    #[error("{GROUP_CONFIG_COUNT_MAX} groups have configs of their own; take back those of others first.")]
+    ManyGroups,
     /// A setting is no list, and has no entries to add or to take out.
     #[error("Can't {op} to key {name} because its type is not LIST.")]
     NotAList {

@@ -1,4 +1,4 @@
-//! AlterConfigs and IncrementalAlterConfigs: settings of topics, changed while they are in use.
+//! AlterConfigs and IncrementalAlterConfigs: settings of topics and groups, changed while they are in use.
 //!
 //! Both become the same [`ConfigChange`], which the controller judges; the answer comes when the change is durable and
 //! every shard acts on it ([`Broker::reconfigure`]). What is wrong with a request in itself is told here, in Kafka's
@@ -18,9 +18,9 @@ use kafka_protocol::protocol::StrBytes;
 use super::broker::Broker;
 use super::bus::Pending;
 use super::call::Call;
-use super::describe_configs::{BROKER, TOPIC};
+use super::describe_configs::{BROKER, GROUP, TOPIC};
 use super::topics::code_of;
-use crate::controller::configs::{ConfigChange, ConfigOp};
+use crate::controller::configs::{ConfigChange, ConfigOp, ConfigResource};
 use crate::controller::controller::{ControllerError, Event, TopicResults};
 use crate::io::Io;
 use crate::model::configs::broker;
@@ -98,33 +98,36 @@ impl<I: Io> Broker<I> {
         for resource in &asked {
             *counts.entry((resource.resource_type, resource.name.clone())).or_default() += 1;
         }
-        let mut topics = Vec::new();
+        let mut resources = Vec::new();
         let mut answers = Vec::with_capacity(asked.len());
         for resource in asked {
             let (resource_type, name) = (resource.resource_type, resource.name.clone());
             let is_repeated = counts[&(resource_type, name.clone())] > 1;
             let result = match is_repeated {
                 true => Judged::Now(Err(invalid("Each resource must appear at most once."))),
-                false => self.judge(call.api, resource, &mut topics),
+                false => self.judge(call.api, resource, &mut resources),
             };
             answers.push(Answer { resource_type, name, result });
         }
-        if topics.is_empty() {
+        if resources.is_empty() {
             return self.answer_altered(call, answers);
         }
-        let event = |ticket| Event::AlterConfigs { ticket, topics, validate_only };
+        let event = |ticket| Event::AlterConfigs { ticket, resources, validate_only };
         self.ask_controller(event, Pending::AlterConfigs(call, answers));
     }
 
-    /// Judges what can be judged here; what the controller is to judge goes to `topics`.
-    fn judge(&self, api: ApiKey, asked: Asked, topics: &mut Vec<(String, ConfigChange)>) -> Judged {
+    /// Judges what can be judged here; what the controller is to judge goes to `later`.
+    fn judge(&self, api: ApiKey, asked: Asked, later: &mut Vec<(ConfigResource, ConfigChange)>) -> Judged {
         if let Err(refusal) = check_entries(&asked.entries) {
             return Judged::Now(Err(refusal));
         }
         match asked.resource_type {
-            TOPIC => match change_of(api, &asked.entries) {
+            TOPIC | GROUP => match change_of(api, &asked.entries) {
                 Ok(change) => {
-                    topics.push((asked.name.to_string(), change));
+                    let name = asked.name.to_string();
+                    let is_topic = asked.resource_type == TOPIC;
+                    let resource = if is_topic { ConfigResource::Topic(name) } else { ConfigResource::Group(name) };
+                    later.push((resource, change));
                     Judged::Later
                 }
                 Err(refusal) => Judged::Now(Err(refusal)),
@@ -167,13 +170,17 @@ impl<I: Io> Broker<I> {
     }
 
     /// The controller has judged.
-    pub(super) fn configs_altered(&mut self, call: Call, answers: Vec<Answer>, results: TopicResults<String, ()>) {
+    pub(super) fn configs_altered(
+        &mut self,
+        call: Call,
+        answers: Vec<Answer>,
+        results: TopicResults<ConfigResource, ()>,
+    ) {
         let mut results = results.into_iter();
         let answers = answers.into_iter().map(|answer| match answer.result {
             Judged::Now(_) => answer,
             Judged::Later => {
-                let (name, result) = results.next().expect("a result for each topic");
-                debug_assert_eq!(name, &*answer.name);
+                let (_, result) = results.next().expect("a result for each resource");
                 let result = result.map_err(|error| (code_of(&error), error.to_string()));
                 Answer { result: Judged::Now(result), ..answer }
             }

@@ -36,7 +36,7 @@ impl<I: Io> Broker<I> {
         if !(mutant::is_on("apply_at_the_controller_only") && self.shard != CONTROLLER) {
             let before = std::mem::replace(&mut self.image, image.clone());
             self.reconfigure(&before);
-            self.note_topics(&before);
+            self.note_groups(&before);
             self.open_coordinators();
         }
         self.removals.left.retain(|id, left| *left > 0 || image.is_deleted(*id));

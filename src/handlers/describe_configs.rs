@@ -1,4 +1,4 @@
-//! DescribeConfigs: every topic and broker configuration with its value, its source and where it would come from.
+//! DescribeConfigs: every configuration of topics, groups and brokers with its value, its source and where it would come from.
 
 use kafka_protocol::messages::describe_configs_response::{
     DescribeConfigsResourceResult, DescribeConfigsResult, DescribeConfigsSynonym,
@@ -10,12 +10,13 @@ use super::broker::Broker;
 use super::call::Call;
 use crate::controller::topics::check_name;
 use crate::io::Io;
-use crate::model::configs::{ConfigEntry, describe_broker, describe_topic};
+use crate::model::configs::{ConfigEntry, Overrides, describe_broker, describe_group, describe_topic};
 use crate::protocol::error::ErrorCode;
 
 /// Kafka's numbers of resource types.
 pub(super) const TOPIC: i8 = 2;
 pub(super) const BROKER: i8 = 4;
+pub(super) const GROUP: i8 = 32;
 
 impl<I: Io> Broker<I> {
     /// Answers for each resource. Broker resources may be asked for at any shard: all have the same configuration. The
@@ -59,6 +60,14 @@ impl<I: Io> Broker<I> {
                     .ok_or_else(|| (ErrorCode::UnknownTopicOrPartition, format!("there is no topic named {name:?}")))?;
                 describe_topic(&self.options.config, &topic.configs)
                     .map_err(|error| (ErrorCode::InvalidConfig, error.to_string()))
+            }
+            GROUP if name.is_empty() => {
+                Err((ErrorCode::InvalidRequest, "Default group resources are not allowed.".to_owned()))
+            }
+            // Whether there is such a group or not.
+            GROUP => {
+                let own = self.image.group_configs().get(name);
+                Ok(describe_group(&self.options.config, own.unwrap_or(&Overrides::new())))
             }
             BROKER if name.is_empty() => Ok(Vec::new()),
             BROKER => {

@@ -6,18 +6,17 @@ use kafka_protocol::protocol::StrBytes;
 
 use super::broker::Broker;
 use super::call::Call;
-use super::describe_configs::{BROKER, TOPIC};
+use super::describe_configs::{BROKER, GROUP, TOPIC};
 use crate::io::Io;
 use crate::protocol::error::ErrorCode;
 
 /// Kafka's numbers of resources that ottla has none of.
 const BROKER_LOGGER: i8 = 8;
 const CLIENT_METRICS: i8 = 16;
-const GROUP: i8 = 32;
 
 impl<I: Io> Broker<I> {
-    /// Lists the topics and brokers; loggers, groups and subscriptions to client metrics have no configs here. Version
-    /// 0 is the older ListClientMetricsResources: it asks for the last of these only.
+    /// Lists the topics, the brokers, and the groups that have configs of their own; loggers and subscriptions to client
+    /// metrics have none here. Version 0 is the older ListClientMetricsResources: it asks for the last of these only.
     pub(super) fn list_config_resources(&mut self, call: Call, request: &ListConfigResourcesRequest) {
         const KNOWN: [i8; 5] = [TOPIC, BROKER, BROKER_LOGGER, CLIENT_METRICS, GROUP];
         let asked = match request.resource_types.as_slice() {
@@ -38,6 +37,9 @@ impl<I: Io> Broker<I> {
         }
         if asked.contains(&BROKER) {
             resources.extend(self.endpoints.brokers().map(|(id, _)| resource(BROKER, id.to_string())));
+        }
+        if asked.contains(&GROUP) {
+            resources.extend(self.image.group_configs().keys().map(|group| resource(GROUP, group.to_string())));
         }
         self.reply(call, &ListConfigResourcesResponse::default().with_config_resources(resources));
     }

@@ -202,6 +202,7 @@ pub(super) fn code_of(error: &TopicError) -> ErrorCode {
         | TopicError::DuplicateId
         | TopicError::InvalidRequest { .. }
         | TopicError::DefaultTopic
+        | TopicError::DefaultGroup
         | TopicError::NameAndId
         | TopicError::NeitherNameNorId => ErrorCode::InvalidRequest,
         TopicError::InvalidPartitions { .. } | TopicError::NoMorePartitions { .. } => ErrorCode::InvalidPartitions,
@@ -214,6 +215,6 @@ pub(super) fn code_of(error: &TopicError) -> ErrorCode {
         TopicError::UnknownTopic => ErrorCode::UnknownTopicOrPartition,
         TopicError::UnknownTopicId => ErrorCode::UnknownTopicId,
         TopicError::DeletionDisabled => ErrorCode::TopicDeletionDisabled,
-        TopicError::PolicyViolation { .. } => ErrorCode::PolicyViolation,
+        TopicError::PolicyViolation { .. } | TopicError::ManyGroups => ErrorCode::PolicyViolation,
     }
 }

@@ -168,6 +168,9 @@ pub const ENVELOPE_SIZE_BYTES_MAX: usize = 16 * MIB;
 /// 32 KiB of memory, and 100,000 of them 3 GiB.
 pub const SHARD_PARTITION_COUNT_MAX: usize = 100_000;
 
+/// Groups that may have settings of their own: every change of one copies the map of all.
+pub const GROUP_CONFIG_COUNT_MAX: usize = 10_000;
+
 /// Length of a config's value: Kafka's own bound for a text in a request before compact texts.
 pub const CONFIG_VALUE_SIZE_BYTES_MAX: usize = 32 * KIB - 1;
 

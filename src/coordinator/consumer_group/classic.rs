@@ -80,7 +80,7 @@ impl ConsumerGroup {
         let member = self.members.get_mut(member_id).expect("it was put in");
         (member.join_deadline, member.sync_deadline) = (None, Some(deadline));
         self.due_by(deadline);
-        self.renew(member_id, context.settings.session_timeout, context.now);
+        self.renew(member_id, context.settings, context.now);
         Ok(Joined {
             generation: next.epoch,
             protocol_type: Some(CONSUMER.into()),
@@ -112,7 +112,7 @@ impl ConsumerGroup {
         let version = version_of(&member.profile, context.topics);
         let assignment = embedded::put_assignment(&member.current.assigned, version, context.topics);
         self.members.get_mut(request.member_id).expect("it was checked").sync_deadline = None;
-        self.renew(request.member_id, context.settings.session_timeout, context.now);
+        self.renew(request.member_id, context.settings, context.now);
         Ok(Synced { protocol_type: Some(CONSUMER.into()), protocol, assignment })
     }
 
@@ -131,7 +131,7 @@ impl ConsumerGroup {
                 MemberState::UnreleasedPartitions => !self.waits_for_others(member_id, member),
                 MemberState::Stable | MemberState::Unknown => false,
             };
-        self.renew(member_id, context.settings.session_timeout, context.now);
+        self.renew(member_id, context.settings, context.now);
         if must_join {
             self.await_join(member_id, context);
             return Err(GroupError::RebalanceInProgress);

@@ -1,5 +1,6 @@
 //! What a group is told and what it wants done.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::assignor::Assignor;
@@ -13,8 +14,10 @@ use crate::coordinator::group::event::{GroupError, JoinRefused, Joined, Synced};
 /// What the operator decided about groups of this protocol, within the limits.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// `group.consumer.session.timeout.ms`, within its least and greatest value.
-    pub session_timeout: Duration,
+    /// `group.consumer.session.timeout.ms` and `group.consumer.heartbeat.interval.ms`, within their bounds.
+    pub timeouts: Timeouts,
+    /// The same of groups that have their own.
+    pub timeouts_of: BTreeMap<Box<str>, Timeouts>,
     /// `group.consumer.max.size`.
     pub member_count_max: usize,
     /// `group.max.size`: a larger group does not become a classic one.
@@ -25,6 +28,22 @@ pub struct Settings {
     pub can_upgrade: bool,
     /// And back.
     pub can_downgrade: bool,
+}
+
+/// How often members are to be heard of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// How long a member may be silent.
+    pub session: Duration,
+    /// How often it is to be heard of.
+    pub heartbeat_interval: Duration,
+}
+
+impl Settings {
+    /// What holds for a group.
+    pub fn timeouts(&self, group_id: &str) -> Timeouts {
+        self.timeouts_of.get(group_id).copied().unwrap_or(self.timeouts)
+    }
 }
 
 /// What an event happens in.
@@ -81,6 +100,8 @@ pub struct Heartbeat {
     pub member_epoch: i32,
     /// What it may use, if that has changed or the member has told everything.
     pub assignment: Option<std::sync::Arc<Assignment>>,
+    /// When it is to be heard of again.
+    pub interval: Duration,
 }
 
 /// An answer of any kind.

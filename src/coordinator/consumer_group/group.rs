@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::assignor::{Assignor, Candidate, PartitionCounts};
 use super::change::{Change, Resolved, Subscribed};
-use super::event::Context;
+use super::event::{Context, Settings};
 use super::kept::Kept;
 use super::member::{Member, MemberState, Profile};
 use super::{Assignment, pattern, size_bytes_of};
@@ -156,7 +156,8 @@ impl ConsumerGroup {
     }
 
     /// A restored group is served from now on: nobody was silent yet.
-    pub(super) fn begin(&mut self, session_timeout: Duration, now: Now) {
+    pub(super) fn begin(&mut self, settings: &Settings, now: Now) {
+        let session_timeout = settings.timeouts(&self.id).session;
         for member in self.members.values_mut() {
             member.session_deadline = now.monotonic + session_of(&member.profile, session_timeout);
             let is_revoking = member.current.state == MemberState::UnrevokedPartitions && !member.is_classic();
@@ -306,7 +307,8 @@ impl ConsumerGroup {
     }
 
     /// The member was heard of.
-    pub(super) fn renew(&mut self, member_id: &str, session_timeout: Duration, now: Now) {
+    pub(super) fn renew(&mut self, member_id: &str, settings: &Settings, now: Now) {
+        let session_timeout = settings.timeouts(&self.id).session;
         let Some(member) = self.members.get_mut(member_id) else { return };
         member.session_deadline = now.monotonic + session_of(&member.profile, session_timeout);
         let deadline = member.session_deadline;

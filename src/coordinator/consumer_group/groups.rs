@@ -8,7 +8,7 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use super::change::Change;
-use super::event::{Answer, Context, Effect, HeartbeatRequest, Migrant, Written};
+use super::event::{Answer, Context, Effect, HeartbeatRequest, Migrant, Settings, Written};
 use super::group::{ConsumerGroup, GroupState};
 use super::heartbeat::Fate;
 use super::kept::Kept;
@@ -86,7 +86,7 @@ impl ConsumerGroups {
         let answer = self.change(group_id, context, |group, context, changes| {
             if let Err(error) = group.check_writable() {
                 // It is alive all the same.
-                group.renew(request.member_id, context.settings.session_timeout, context.now);
+                group.renew(request.member_id, context.settings, context.now);
                 return (Err(error), Fate::GoesOn);
             }
             if is_joining || request.member_epoch > 0 {
@@ -105,6 +105,7 @@ impl ConsumerGroups {
                 member_id: request.member_id.into(),
                 member_epoch: request.member_epoch,
                 assignment: None,
+                interval: context.settings.timeouts(group_id).heartbeat_interval,
             };
             (left.map(|_| answer), left.unwrap_or(Fate::GoesOn))
         });
@@ -150,7 +151,7 @@ impl ConsumerGroups {
                 return Taken::No;
             }
         };
-        group.begin(context.settings.session_timeout, context.now);
+        group.begin(context.settings, context.now);
         let made;
         let member_id = match request.member_id {
             "" => {
@@ -441,10 +442,10 @@ impl ConsumerGroups {
     }
 
     /// All records were read: sessions begin.
-    pub fn begin(&mut self, session_timeout: Duration, now: Now) {
+    pub fn begin(&mut self, settings: &Settings, now: Now) {
         let ids: Vec<Box<str>> = self.groups.keys().cloned().collect();
         for group_id in ids {
-            self.groups.get_mut(&group_id).expect("it is there").begin(session_timeout, now);
+            self.groups.get_mut(&group_id).expect("it is there").begin(settings, now);
             self.arm(&group_id);
         }
     }

@@ -104,7 +104,7 @@ impl ConsumerGroup {
         }
         let profile = profile.unwrap_or(known.clone());
         let has_new_topics = is_new || profile.topics != known.topics || profile.regex != known.regex;
-        self.renew(member_id, context.settings.session_timeout, context.now);
+        self.renew(member_id, context.settings, context.now);
 
         if self.refresh(has_new_topics, context, changes) || has_new_topics {
             self.bump(changes);
@@ -116,7 +116,8 @@ impl ConsumerGroup {
                 && (request.topics.is_some() || request.regex.is_some())
                 && request.owned.is_some());
         let assignment = (is_full || next.assigned != current.assigned).then(|| next.assigned.clone());
-        Ok(Heartbeat { member_id: member_id.into(), member_epoch: next.epoch, assignment })
+        let interval = context.settings.timeouts(&self.id).heartbeat_interval;
+        Ok(Heartbeat { member_id: member_id.into(), member_epoch: next.epoch, assignment, interval })
     }
 
     /// The member that a heartbeat is of, if it is one already, and its epoch fits.

@@ -52,7 +52,7 @@ impl<I: Io> Broker<I> {
         default: Assignor,
         size_bytes: &mut usize,
     ) -> DescribedGroup {
-        let index = match self.coordinator_of_group(group_id) {
+        let index = match self.check_consumer_protocol().and_then(|()| self.coordinator_of_group(group_id)) {
             Ok(index) => index,
             Err(error) => return refused(error, None),
         };

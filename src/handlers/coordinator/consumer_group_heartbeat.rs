@@ -4,7 +4,6 @@ use kafka_protocol::messages::consumer_group_heartbeat_response::{Assignment, To
 use kafka_protocol::messages::{ConsumerGroupHeartbeatRequest, ConsumerGroupHeartbeatResponse};
 use kafka_protocol::protocol::StrBytes;
 
-use super::consumer_groups::heartbeat_interval_ms;
 use super::join_group::text;
 use crate::coordinator::consumer_group::assignment_of;
 use crate::coordinator::consumer_group::event::{Heartbeat, HeartbeatRequest};
@@ -51,7 +50,7 @@ impl<I: Io> Broker<I> {
         if let Err(error) = check_heartbeat(&heartbeat, &settings) {
             return self.refuse_consumer_heartbeat(call, errors::of_group(&error), &error.to_string());
         }
-        let index = match self.coordinator_of_group(&request.group_id) {
+        let index = match self.check_consumer_protocol().and_then(|()| self.coordinator_of_group(&request.group_id)) {
             Ok(index) => index,
             Err(error) => return self.refuse_consumer_heartbeat(call, error, error.name()),
         };
@@ -91,7 +90,7 @@ impl<I: Io> Broker<I> {
         let response = ConsumerGroupHeartbeatResponse::default()
             .with_member_id(Some(text(&heartbeat.member_id)))
             .with_member_epoch(heartbeat.member_epoch)
-            .with_heartbeat_interval_ms(heartbeat_interval_ms(&self.options.config))
+            .with_heartbeat_interval_ms(i32::try_from(heartbeat.interval.as_millis()).unwrap_or(i32::MAX))
             .with_assignment(assignment);
         self.reply(call, &response);
     }

@@ -12,14 +12,14 @@ use super::{HostState, Hosted, Place};
 use crate::controller::image::Image;
 use crate::coordinator::consumer_group::assignor::Assignor;
 use crate::coordinator::consumer_group::change::Change;
-use crate::coordinator::consumer_group::event::{Answer, Context, Effect, Settings, Written};
+use crate::coordinator::consumer_group::event::{Answer, Context, Effect, Settings, Timeouts, Written};
 use crate::coordinator::consumer_group::{ConsumerGroups, Topic, Topics, records};
 use crate::handlers::broker::Broker;
 use crate::handlers::call::Call;
 use crate::handlers::errors;
 use crate::handlers::metadata::is_internal;
 use crate::io::Io;
-use crate::model::configs::BrokerConfig;
+use crate::model::configs::{BrokerConfig, GroupConfig, Overrides};
 use crate::model::id::TopicId;
 use crate::protocol::error::ErrorCode;
 
@@ -60,13 +60,16 @@ impl Topics for Catalog<'_> {
 }
 
 impl<I: Io> Broker<I> {
-    /// The image has replaced `before`: whether groups are to look at their topics again.
-    pub(in crate::handlers) fn note_topics(&mut self, before: &Image) {
+    /// The image has replaced `before`: whether groups are to look at their topics, or at their configs, again.
+    pub(in crate::handlers) fn note_groups(&mut self, before: &Image) {
         let image = &self.image;
         let is_other = |id: TopicId, count: i32| before.topic(id).is_none_or(|old| old.partition_count != count);
         let has_changed = before.topic_count() != image.topic_count()
             || image.topics_changed_since(before).any(|topic| is_other(topic.id, topic.partition_count));
         self.coordinator.topics_version += u64::from(has_changed);
+        if !Arc::ptr_eq(before.group_configs(), image.group_configs()) {
+            self.coordinator.consumer_settings = None;
+        }
     }
 
     /// Lets an event happen to the groups of the consumer protocol of a partition, and carries out its effects. `None`
@@ -158,10 +161,18 @@ impl<I: Io> Broker<I> {
         }
     }
 
-    /// What the operator decided about these groups. None of it changes while the broker runs.
+    /// What the operator decided about these groups. Only configs of groups change while the broker runs.
     pub(super) fn consumer_settings(&mut self) -> Arc<Settings> {
-        let config = &self.options.config;
-        self.coordinator.consumer_settings.get_or_insert_with(|| Arc::new(settings(config))).clone()
+        let (config, image) = (&self.options.config, &self.image);
+        self.coordinator.consumer_settings.get_or_insert_with(|| Arc::new(settings(config, image))).clone()
+    }
+
+    /// Fails if groups of the consumer protocol are not offered (`group.coordinator.rebalance.protocols`).
+    pub(super) fn check_consumer_protocol(&self) -> Result<(), ErrorCode> {
+        match self.options.config.group_consumer_enable {
+            true => Ok(()),
+            false => Err(ErrorCode::UnsupportedVersion),
+        }
     }
 }
 
@@ -173,14 +184,21 @@ impl Hosted {
     }
 }
 
-fn settings(config: &BrokerConfig) -> Settings {
-    let (least, greatest) =
-        (config.group_consumer_min_session_timeout_ms, config.group_consumer_max_session_timeout_ms);
+fn settings(config: &BrokerConfig, image: &Image) -> Settings {
     let assignors: Vec<Assignor> =
         config.group_consumer_assignors.iter().filter_map(|name| Assignor::find(name)).collect();
     let policy = &*config.group_consumer_migration_policy;
+    let timeouts = |overrides: &Overrides| {
+        let group = GroupConfig::resolve(config, overrides);
+        Timeouts {
+            session: Duration::from_millis(group.session_timeout_ms),
+            heartbeat_interval: Duration::from_millis(group.heartbeat_interval_ms),
+        }
+    };
+    let own = image.group_configs().iter();
     Settings {
-        session_timeout: Duration::from_millis(within(config.group_consumer_session_timeout_ms, least, greatest)),
+        timeouts: timeouts(&Overrides::new()),
+        timeouts_of: own.map(|(group_id, overrides)| (group_id.clone(), timeouts(overrides))).collect(),
         member_count_max: config.group_consumer_max_size,
         classic_member_count_max: config.group_max_size,
         assignors,
@@ -189,41 +207,34 @@ fn settings(config: &BrokerConfig) -> Settings {
     }
 }
 
-/// `group.consumer.heartbeat.interval.ms`, within its bounds: what members are told.
-pub(super) fn heartbeat_interval_ms(config: &BrokerConfig) -> i32 {
-    let (least, greatest) =
-        (config.group_consumer_min_heartbeat_interval_ms, config.group_consumer_max_heartbeat_interval_ms);
-    i32::try_from(within(config.group_consumer_heartbeat_interval_ms, least, greatest)).unwrap_or(i32::MAX)
-}
-
-/// A value within bounds; where they contradict each other the greatest one counts.
-fn within(value: u64, least: u64, greatest: u64) -> u64 {
-    value.max(least).min(greatest)
-}
-
 #[cfg(test)]
 mod tests {
+    use uuid::Uuid;
+
     use super::*;
+    use crate::controller::image::ClusterId;
+    use crate::controller::records::Record;
 
     #[test]
-    fn what_is_not_set_is_kafkas_and_values_stay_within_their_bounds() {
-        let defaults = BrokerConfig::default();
-        let known = settings(&defaults);
-        assert_eq!(known.session_timeout, Duration::from_secs(45));
+    fn what_is_not_set_is_kafkas_and_groups_have_their_own() {
+        let mut image = Image::default();
+        let known = settings(&BrokerConfig::default(), &image);
+        let kafkas = Timeouts { session: Duration::from_secs(45), heartbeat_interval: Duration::from_secs(5) };
+        assert_eq!(known.timeouts("g"), kafkas);
         assert_eq!(known.assignors, [Assignor::Uniform, Assignor::Range]);
         assert!(known.can_upgrade && known.can_downgrade);
-        assert_eq!(heartbeat_interval_ms(&defaults), 5_000);
         let config = BrokerConfig::parse([
             ("group.consumer.session.timeout.ms", "90000"),
             ("group.consumer.assignors", "range"),
             ("group.consumer.migration.policy", "upgrade"),
-            ("group.consumer.heartbeat.interval.ms", "100"),
-            ("group.consumer.min.heartbeat.interval.ms", "200"),
         ])
         .unwrap();
-        let known = settings(&config);
-        assert_eq!((known.session_timeout, known.assignors), (Duration::from_secs(60), vec![Assignor::Range]));
+        image.apply(&Record::ClusterCreated { cluster_id: ClusterId(Uuid::from_u128(1)) }).unwrap();
+        let configs = Overrides::from([("consumer.session.timeout.ms".into(), "50000".into())]);
+        image.apply(&Record::GroupConfigChanged { group: "g".into(), configs }).unwrap();
+        let known = settings(&config, &image);
+        assert_eq!(known.timeouts("g").session, Duration::from_secs(50));
+        assert_eq!((known.timeouts("h").session, known.assignors), (Duration::from_secs(60), vec![Assignor::Range]));
         assert!(known.can_upgrade && !known.can_downgrade);
-        assert_eq!(heartbeat_interval_ms(&config), 200);
     }
 }

@@ -77,7 +77,7 @@ impl<I: Io> Broker<I> {
                     );
                 }
             }
-            groups.begin(context.settings.session_timeout, context.now);
+            groups.begin(context.settings, context.now);
         });
         self.with_groups(index, |groups, context| {
             for (group_id, snapshot) in snapshots {

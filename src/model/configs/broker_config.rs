@@ -97,18 +97,9 @@ pub struct BrokerConfig {
     pub group_max_session_timeout_ms: u64,
     /// Most members of a group.
     pub group_max_size: usize,
-    /// Session timeout of the consumer protocol, and what it may be.
-    pub group_consumer_session_timeout_ms: u64,
-    /// Its least value.
-    pub group_consumer_min_session_timeout_ms: u64,
-    /// Its greatest value.
-    pub group_consumer_max_session_timeout_ms: u64,
-    /// Heartbeat interval of the consumer protocol, and what it may be.
-    pub group_consumer_heartbeat_interval_ms: u64,
-    /// Its least value.
-    pub group_consumer_min_heartbeat_interval_ms: u64,
-    /// Its greatest value.
-    pub group_consumer_max_heartbeat_interval_ms: u64,
+    /// The consumer protocol is offered. Its timeouts, which groups may have of their own, are in a
+    /// [`GroupConfig`](crate::model::configs::GroupConfig).
+    pub group_consumer_enable: bool,
     /// Most members of a group of the consumer protocol.
     pub group_consumer_max_size: usize,
     /// Server-side assignors, the default one first.
@@ -213,12 +204,10 @@ impl BrokerConfig {
             group_min_session_timeout_ms: values.count("group.min.session.timeout.ms"),
             group_max_session_timeout_ms: values.count("group.max.session.timeout.ms"),
             group_max_size: values.size("group.max.size"),
-            group_consumer_session_timeout_ms: values.count("group.consumer.session.timeout.ms"),
-            group_consumer_min_session_timeout_ms: values.count("group.consumer.min.session.timeout.ms"),
-            group_consumer_max_session_timeout_ms: values.count("group.consumer.max.session.timeout.ms"),
-            group_consumer_heartbeat_interval_ms: values.count("group.consumer.heartbeat.interval.ms"),
-            group_consumer_min_heartbeat_interval_ms: values.count("group.consumer.min.heartbeat.interval.ms"),
-            group_consumer_max_heartbeat_interval_ms: values.count("group.consumer.max.heartbeat.interval.ms"),
+            group_consumer_enable: values
+                .list("group.coordinator.rebalance.protocols")
+                .iter()
+                .any(|one| one == "consumer"),
             group_consumer_max_size: values.size("group.consumer.max.size"),
             group_consumer_assignors: values.list("group.consumer.assignors"),
             group_consumer_migration_policy: values.text("group.consumer.migration.policy").to_owned(),

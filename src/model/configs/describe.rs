@@ -2,6 +2,7 @@
 //!
 //! A secret's value is never given out, not even its default.
 
+use crate::model::configs::group_config;
 use crate::model::configs::key::{ConfigError, ConfigKey, ConfigType};
 use crate::model::configs::topic_config::{Overrides, broker_value, check_overrides};
 use crate::model::configs::{BrokerConfig, broker, topic_keys};
@@ -15,6 +16,8 @@ pub enum ConfigSource {
     StaticBrokerConfig,
     /// Set nowhere.
     DefaultConfig,
+    /// Set on the group.
+    DynamicGroupConfig,
 }
 
 impl ConfigSource {
@@ -24,6 +27,7 @@ impl ConfigSource {
             ConfigSource::DynamicTopicConfig => 1,
             ConfigSource::StaticBrokerConfig => 4,
             ConfigSource::DefaultConfig => 5,
+            ConfigSource::DynamicGroupConfig => 8,
         }
     }
 }
@@ -88,6 +92,22 @@ pub fn describe_topic(broker: &BrokerConfig, overrides: &Overrides) -> Result<Ve
         entry(row.key, value, source, synonyms)
     };
     Ok(topic_keys::all().map(describe).collect())
+}
+
+/// All configs of a group with these overrides, by name.
+pub fn describe_group(broker: &BrokerConfig, overrides: &Overrides) -> Vec<ConfigEntry> {
+    let describe = |row: &group_config::GroupKey| {
+        let own = overrides.get(row.key.name).map(|value| ConfigSynonym {
+            name: row.key.name,
+            value: Some(value.clone()),
+            source: ConfigSource::DynamicGroupConfig,
+        });
+        let behind = [static_synonym(broker, row.broker_key), default_synonym(row.broker_key)];
+        let synonyms: Vec<ConfigSynonym> = own.into_iter().chain(behind.into_iter().flatten()).collect();
+        let source = synonyms.first().map_or(ConfigSource::DefaultConfig, |strongest| strongest.source);
+        entry(row.key, Some(row.value(broker, overrides).to_string()), source, synonyms)
+    };
+    group_config::ROWS.iter().map(describe).collect()
 }
 
 /// All configs of the broker, by name. `at_start` are values that the start decided, such as `listeners`, `node.id`
@@ -181,6 +201,20 @@ mod tests {
 
         let flush = find(&entries, "flush.ms");
         assert_eq!((flush.value.as_deref(), flush.source.number()), (Some("9223372036854775807"), 5));
+    }
+
+    #[test]
+    fn a_groups_values_tell_where_they_come_from() {
+        let broker = BrokerConfig::parse([("group.consumer.heartbeat.interval.ms", "6000")]).unwrap();
+        let overrides = Overrides::from([("consumer.session.timeout.ms".into(), "50000".into())]);
+        let entries = describe_group(&broker, &overrides);
+        let session = find(&entries, "consumer.session.timeout.ms");
+        assert_eq!((session.value.as_deref(), session.source), (Some("50000"), ConfigSource::DynamicGroupConfig));
+        let behind = ("group.consumer.session.timeout.ms", "45000", 5);
+        assert_eq!(chain(session), [("consumer.session.timeout.ms", "50000", 8), behind]);
+        let heartbeat = find(&entries, "consumer.heartbeat.interval.ms");
+        assert_eq!((heartbeat.value.as_deref(), heartbeat.source.number()), (Some("6000"), 4));
+        assert!(!heartbeat.read_only);
     }
 
     #[test]

@@ -1,8 +1,10 @@
 //! How a group comes to its assignment: joining, giving up, leaving, topics that change.
 
+use std::time::Duration;
+
 use super::world::*;
 use crate::coordinator::consumer_group::assignor::Assignor;
-use crate::coordinator::consumer_group::event::HeartbeatRequest;
+use crate::coordinator::consumer_group::event::{HeartbeatRequest, Timeouts};
 use crate::coordinator::consumer_group::group::GroupState;
 use crate::coordinator::consumer_group::{Assignment, count_of};
 use crate::coordinator::group::event::GroupError;
@@ -75,6 +77,22 @@ fn a_member_that_is_silent_for_its_session_timeout_is_gone() {
     assert_eq!(world.converge()["m1"], world.of(&[("a", &[0, 1])]));
     world.pass_ms(SESSION_MS);
     assert_eq!(world.state(), GroupState::Empty);
+}
+
+#[test]
+fn a_group_may_have_timeouts_of_its_own() {
+    // They hold from the next heartbeat on; other groups have the broker's.
+    let mut world = World::new(&[("a", 2)]);
+    assert_eq!(world.join("m1", &["a"]).interval, Duration::from_millis(INTERVAL_MS));
+    let own = Timeouts { session: Duration::from_secs(10), heartbeat_interval: Duration::from_secs(1) };
+    world.settings.timeouts_of.insert(GROUP.into(), own);
+    assert_eq!(world.go_on("m1", 1, None).unwrap().interval, Duration::from_secs(1));
+    world.pass_ms(9_999);
+    assert_eq!(world.members().len(), 1);
+    world.pass_ms(1);
+    assert_eq!(world.members().len(), 0);
+    let other = world.heartbeat(HeartbeatRequest { group_id: "other", ..joining("m1", &["a"]) }).unwrap();
+    assert_eq!(other.interval, Duration::from_millis(INTERVAL_MS));
 }
 
 #[test]

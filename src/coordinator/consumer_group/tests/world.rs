@@ -19,6 +19,7 @@ use crate::model::id::TopicId;
 
 pub const GROUP: &str = "group";
 pub const SESSION_MS: u64 = 45_000;
+pub const INTERVAL_MS: u64 = 5_000;
 pub const REBALANCE_MS: u64 = 20_000;
 
 /// Topics that a test makes up; the id follows from the name.
@@ -92,7 +93,11 @@ impl World {
             groups: ConsumerGroups::default(),
             topics: Catalog::of(topics),
             settings: Settings {
-                session_timeout: Duration::from_millis(SESSION_MS),
+                timeouts: Timeouts {
+                    session: Duration::from_millis(SESSION_MS),
+                    heartbeat_interval: Duration::from_millis(INTERVAL_MS),
+                },
+                timeouts_of: BTreeMap::new(),
                 member_count_max: 1000,
                 classic_member_count_max: 1000,
                 assignors: vec![Assignor::Uniform, Assignor::Range],
@@ -250,7 +255,7 @@ impl World {
         for (group_id, kept) in self.log.clone() {
             assert!(self.groups.restore(&group_id, kept));
         }
-        self.groups.begin(self.settings.session_timeout, self.now);
+        self.groups.begin(&self.settings, self.now);
         self.groups.check_books();
     }
 

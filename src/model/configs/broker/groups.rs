@@ -14,8 +14,10 @@ pub const KEYS: &[ConfigKey] = keys! {
         "How long a new group waits for more members before its first rebalance, in milliseconds.";
     "group.max.size", Int, Some("2147483647"), AtLeast(1), ReadOnly, Acted,
         "Most members of one group.";
-    "group.coordinator.rebalance.protocols", List, Some("classic,consumer,streams"), Any, ReadOnly, Ignored,
-        "Rebalance protocols that are offered; ottla offers those that it advertises.";
+    "group.coordinator.rebalance.protocols", List, Some("classic,consumer,streams"),
+        ListOf(&["classic", "consumer", "share", "streams"]), ReadOnly, Acted,
+        "Rebalance protocols that are offered: consumer may be left out. classic always is; streams and share ottla does \
+         not have yet.";
     "group.coordinator.threads", Int, Some("4"), Any, ReadOnly, Ignored,
         "Kafka's coordinator threads; ottla's coordinators live on their shards.";
     "group.coordinator.append.linger.ms", Int, Some("-1"), Any, ReadOnly, Ignored,
