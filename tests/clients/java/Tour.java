@@ -1,10 +1,14 @@
+import java.nio.ByteBuffer;
 import java.nio.charset.StandardCharsets;
+import java.nio.file.Files;
+import java.nio.file.Path;
 import java.time.Duration;
 import java.util.ArrayList;
 import java.util.Collection;
 import java.util.Collections;
 import java.util.HashMap;
 import java.util.HashSet;
+import java.util.HexFormat;
 import java.util.List;
 import java.util.Map;
 import java.util.Objects;
@@ -59,6 +63,11 @@ import org.apache.kafka.common.errors.UnknownTopicOrPartitionException;
 import org.apache.kafka.common.errors.WakeupException;
 import org.apache.kafka.common.header.Header;
 import org.apache.kafka.common.header.internals.RecordHeader;
+import org.apache.kafka.common.message.RequestHeaderData;
+import org.apache.kafka.common.message.ResponseHeaderData;
+import org.apache.kafka.common.protocol.ApiKeys;
+import org.apache.kafka.common.protocol.ByteBufferAccessor;
+import org.apache.kafka.common.protocol.MessageUtil;
 import org.apache.kafka.common.serialization.ByteArrayDeserializer;
 import org.apache.kafka.common.serialization.ByteArraySerializer;
 import org.apache.kafka.common.utils.AppInfoParser;
@@ -555,6 +564,33 @@ public final class Tour {
         check(admin.listTopics().names().get().contains(topic), false, "topic after its deletion");
     }
 
+    /** Golden frames that kafka-python's codec does not know, decoded and encoded again, byte for byte. */
+    void golden() throws Exception {
+        var dir = Path.of(System.getenv("GROUP_SH")).resolveSibling("../golden");
+        for (var key : List.of(ApiKeys.CONSUMER_GROUP_HEARTBEAT, ApiKeys.CONSUMER_GROUP_DESCRIBE)) {
+            var lines = Files.readAllLines(dir.resolve(key.name + ".hex"));
+            check(lines.size(), 2 * (key.latestVersion() + 1), "golden frames of " + key.name);
+            for (String line : lines) {
+                var words = line.split(" ");
+                short version = Short.parseShort(words[1]);
+                boolean isRequest = words[0].equals("request");
+                var bytes = ByteBuffer.wrap(HexFormat.of().parseHex(words[2]), 4, words[2].length() / 2 - 4);
+                var in = new ByteBufferAccessor(bytes);
+                if (isRequest) {
+                    var header = new RequestHeaderData(in, key.requestHeaderVersion(version));
+                    check(header.requestApiKey() + " " + header.requestApiVersion(), key.id + " " + version, line);
+                } else {
+                    check(new ResponseHeaderData(in, key.responseHeaderVersion(version)).correlationId(), 0x01020300 + version, line);
+                }
+                var rest = bytes.slice();
+                var message = isRequest ? key.messageType.newRequest() : key.messageType.newResponse();
+                message.read(in, version);
+                check(bytes.remaining(), 0, "bytes behind " + line);
+                check(MessageUtil.toByteBufferAccessor(message, version).buffer(), rest, line);
+            }
+        }
+    }
+
     interface Step {
         void run() throws Exception;
     }
@@ -577,6 +613,7 @@ public final class Tour {
         }
         System.out.printf("client\tJava kafka-clients\t%s%n", AppInfoParser.getVersion());
         Tour tour = new Tour(args[0], args[1]);
+        tour.step("golden", tour::golden);
         tour.step("create", tour::create);
         for (int codec = 0; codec < CODECS.size(); codec++) {
             int index = codec;

@@ -1,5 +1,6 @@
 """The golden frames of tests/golden, decoded and encoded again, byte for byte, by kafka-python's codec, which is made from
-Kafka's own definitions and has nothing in common with ours. No arguments; reports like a tour, a step for each API."""
+Kafka's own definitions and has nothing in common with ours. What it does not know is left to Kafka's own clients
+(../java/Tour.java). No arguments; reports like a tour, a step for each API."""
 
 import importlib
 import pathlib
@@ -11,6 +12,7 @@ from kafka.protocol.api_message import ApiMessage
 
 import tour
 
+OF_JAVA = {"ConsumerGroupDescribe", "ConsumerGroupHeartbeat"}
 GOLDEN = pathlib.Path(__file__).resolve().parents[2] / "golden"
 
 
@@ -49,5 +51,6 @@ def verify(path, known):
 known = classes()
 run = tour.Tour("golden frames", f"kafka-python {kafka.__version__}")
 for path in sorted(GOLDEN.glob("*.hex")):
-    run.step(path.stem, lambda: verify(path, known))
+    if path.stem not in OF_JAVA:
+        run.step(path.stem, lambda: verify(path, known))
 run.exit()
