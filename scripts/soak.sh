@@ -10,16 +10,5 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-command -v python3 >/dev/null || { echo "skipped: python3 is not installed"; exit 0; }
-target=$(cargo metadata --format-version 1 --no-deps --offline | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')
-if [ -z "${OTTLA:-}" ]; then
-  cargo build --release --locked --quiet
-  OTTLA=$target/release/ottla
-fi
-python=$target/clients/soak/bin/python
-if ! "$python" -c 'import confluent_kafka' 2>/dev/null; then
-  python3 -m venv "$target/clients/soak"
-  grep '^confluent-kafka==' tests/clients/python/requirements.txt |
-    "$python" -m pip install --quiet --disable-pip-version-check -r /dev/stdin
-fi
-exec "$python" tests/soak/soak.py --ottla "$(realpath "$OTTLA")" "$@"
+. scripts/trial.sh
+exec "$python" tests/soak/soak.py --ottla "$OTTLA" "$@"

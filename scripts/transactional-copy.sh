@@ -11,25 +11,12 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-command -v python3 >/dev/null || { echo "skipped: python3 is not installed"; exit 0; }
-target=$(cargo metadata --format-version 1 --no-deps --offline | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')
-if [ -z "${OTTLA:-}" ]; then
-  cargo build --release --locked --quiet
-  OTTLA=$target/release/ottla
-fi
-kept=$target/clients/copy
-if ! "$kept/bin/python" -c 'import confluent_kafka' 2>/dev/null; then
-  python3 -m venv "$kept"
-  grep '^confluent-kafka==' tests/clients/python/requirements.txt |
-    "$kept/bin/python" -m pip install --quiet --disable-pip-version-check -r /dev/stdin
-fi
-java=()
-if command -v java >/dev/null && command -v javac >/dev/null && command -v mvn >/dev/null; then
-  [ -d "$kept/java" ] || mvn --quiet --batch-mode --file tests/clients/java/pom.xml dependency:copy-dependencies \
-    -DincludeScope=runtime -DoutputDirectory="$kept/java"
-  javac -d "$kept/classes" -cp "$kept/java/*" tests/copy/Worker.java
-  java=(--java "java -Xmx128m -XX:+UseSerialGC -XX:TieredStopAtLevel=1 -cp $kept/classes:$kept/java/* Worker")
+. scripts/trial.sh
+workers=()
+if have_java && jars kafka-clients tests/clients/java/pom.xml; then
+  javac -d "$kept/classes/copy" -cp "$kept/kafka-clients/*" tests/copy/Worker.java
+  workers=(--java "$java -Xmx128m -cp $kept/classes/copy:$kept/kafka-clients/* Worker")
 else
-  echo "no workers of kafka-clients: java, javac or mvn is not installed" >&2
+  echo "no workers of kafka-clients: $why" >&2
 fi
-exec "$kept/bin/python" tests/copy/copy.py --ottla "$(realpath "$OTTLA")" ${java[@]+"${java[@]}"} "$@"
+exec "$python" tests/copy/copy.py --ottla "$OTTLA" ${workers[@]+"${workers[@]}"} "$@"

@@ -35,7 +35,7 @@ rng = random.Random(seed)
 WAIT_S = 30
 common = {
     "bootstrap.servers": bootstrap,
-    "metadata.recovery.strategy": "none",  # tests/soak/soak.py says why.
+    "metadata.recovery.strategy": "none",  # tests/harness.py says why.
     "reconnect.backoff.max.ms": 500,
     "topic.metadata.refresh.interval.ms": 10000,
     "log_level": 0,

@@ -63,7 +63,7 @@ settings = {
     "auto.offset.reset": "earliest",
     "check.crcs": True,
     "fetch.wait.max.ms": 500,
-    "metadata.recovery.strategy": "none",  # soak.py says why.
+    "metadata.recovery.strategy": "none",  # tests/harness.py says why.
     "reconnect.backoff.max.ms": 1000,
     "topic.metadata.refresh.interval.ms": 10000,
     "debug": "cgrp",

@@ -21,7 +21,7 @@ producer = Producer({
     "message.timeout.ms": 300000,
     "linger.ms": 5,
     "compression.type": "lz4",
-    "metadata.recovery.strategy": "none",  # soak.py says why.
+    "metadata.recovery.strategy": "none",  # tests/harness.py says why.
     "reconnect.backoff.max.ms": 1000,
 })
 sent = [0] * partition_count

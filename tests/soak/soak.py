@@ -18,132 +18,37 @@ members. All of it uses librdkafka and shares no code with the broker. It checks
 
 Prints the seed first and a line every ten seconds on standard error; exits 1 if something was wrong."""
 
-import argparse
 import json
 import os
 import pathlib
-import queue
-import random
-import shutil
 import signal
-import socket
-import subprocess
 import sys
-import tempfile
 import threading
 import time
 
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 from confluent_kafka import ConsumerGroupState, ConsumerGroupTopicPartitions, KafkaException
 from confluent_kafka.admin import AdminClient, NewTopic
+from harness import Acked, Broker, Trial, arguments, librdkafka, say
 
-ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-ap.add_argument("--ottla", required=True, type=pathlib.Path, help="the binary")
+ap = arguments(__doc__)
 ap.add_argument("--minutes", type=float, default=10)
-ap.add_argument("--seed", type=int, default=None)
 ap.add_argument("--members", type=int, default=20)
 ap.add_argument("--partitions", type=int, default=50)
-ap.add_argument("--shards", type=int, default=2)
 ap.add_argument("--rate", type=float, default=500, help="records a second")
 ap.add_argument("--kill-every", type=float, default=60, help="seconds between kills of the broker; 0: never")
 ap.add_argument("--event-every", type=float, default=4, help="seconds between events of members, on average")
 ap.add_argument("--session", type=float, default=6, help="seconds")
-ap.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a config of the broker")
-ap.add_argument("--dir", type=pathlib.Path, help="where data and logs go and stay; else a temporary directory")
-ap.add_argument("--json", action="store_true", help="the summary as JSON on standard output")
 a = ap.parse_args()
 
 TOPIC = "soak"
-HERE = pathlib.Path(__file__).resolve().parent
 SLACK_S = 3  # Heartbeats come every second, this looks twice a second, and the machine is shared.
 CATCH_UP_S = 120
-seed = a.seed if a.seed is not None else random.SystemRandom().randrange(2**32)
-rng = random.Random(seed)
-work = a.dir or pathlib.Path(tempfile.mkdtemp(prefix="soak-"))
-work.mkdir(parents=True, exist_ok=True)
-events = queue.Queue()
-violations = []
-counts = dict.fromkeys(("started", "left", "killed", "stopped_short", "stopped_long", "broker_kills", "unknown_with_cause",
+trial = Trial("soak", a)
+rng, wrong = trial.rng, trial.wrong
+counts = dict.fromkeys(("started", "left", "killed", "stopped_short", "stopped_long", "unknown_with_cause",
                         "looks_at_groups"), 0)
 errors = {}
-
-
-def say(text):
-    print(text, file=sys.stderr, flush=True)
-
-
-def wrong(what, text):
-    violations.append({"at_s": round(time.monotonic() - began, 1), "what": what, "text": text})
-    say(f"WRONG {what}: {text}")
-
-
-class Process:
-    """A program whose lines become events (process, kind, time, words)."""
-
-    def __init__(self, name, program, *arguments):
-        self.name = name
-        self.has_spoken = False
-        self.stderr = open(work / f"{name}.err", "ab")
-        command = [sys.executable, HERE / program, *map(str, arguments)]
-        self.popen = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=self.stderr, text=True)
-        threading.Thread(target=self._listen, daemon=True).start()
-
-    def _listen(self):
-        for line in self.popen.stdout:
-            words = line.split(None, 2)
-            self.has_spoken = True
-            if line.endswith("\n") and len(words) >= 2:  # The last line of a killed one may be cut.
-                events.put((self, words[0], float(words[1]), words[2].strip() if len(words) > 2 else ""))
-
-    def signal(self, number):
-        if self.popen.poll() is None:
-            self.popen.send_signal(number)
-
-    def end(self, what, wait_s=30):
-        """Asks it to stop and expects that it does so in order."""
-        self.signal(signal.SIGTERM)
-        try:
-            code = self.popen.wait(wait_s)
-        except subprocess.TimeoutExpired:
-            self.popen.kill()
-            code = f"none within {wait_s} s"
-        if code == -signal.SIGTERM and not self.has_spoken:
-            return  # It was not even an interpreter yet.
-        if code != 0:
-            tail = (work / f"{self.name}.err").read_text(errors="replace")[-300:]
-            wrong(what, f"{self.name} ended with code {code}: {tail}")
-
-
-class Broker:
-    def __init__(self):
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
-        self.address = f"127.0.0.1:{self.port}"
-        self.is_up = False
-        self.start()
-
-    def start(self):
-        with open(work / "broker.log", "ab") as log:
-            self.popen = subprocess.Popen(
-                [a.ottla, "serve", "--data-dir", work / "data", "--listen", self.address, "--shards", str(a.shards),
-                 *(word for pair in ["group.initial.rebalance.delay.ms=500", *a.set] for word in ("--set", pair))],
-                stdout=log, stderr=log)
-        deadline = time.monotonic() + 60
-        while True:
-            try:
-                for shard in range(a.shards):
-                    socket.create_connection(("127.0.0.1", self.port + shard), 1).close()
-                break
-            except OSError:
-                if self.popen.poll() is not None or time.monotonic() > deadline:
-                    sys.exit(f"the broker does not start: see {work / 'broker.log'}")
-                time.sleep(0.05)
-        self.up_at, self.is_up = time.monotonic(), True
-
-    def kill(self):
-        self.is_up = False
-        self.popen.kill()
-        self.popen.wait()
 
 
 class Slot:
@@ -156,8 +61,8 @@ class Slot:
     def start(self):
         self.generation += 1
         instance = f"{self.group.name}-{self.number}" if self.group.is_static else ""
-        self.member = Process(f"{self.group.name}-{self.number}-{self.generation}", "member.py", broker.address, TOPIC,
-                              self.group.name, self.group.strategy, int(a.session * 1000), instance)
+        self.member = trial.python(f"{self.group.name}-{self.number}-{self.generation}", "soak/member.py", broker.address,
+                                   TOPIC, self.group.name, self.group.strategy, int(a.session * 1000), instance)
         self.member.slot, self.member.has, self.member.excused_until = self, set(), 0.0
         self.group.members.append(self.member)
         self.group.touch()
@@ -239,11 +144,7 @@ class Group:
 
 
 def administrator():
-    # Without `none` librdkafka 2.16 forgets its brokers when all are down at once, and may not find them again.
-    return AdminClient({
-        "bootstrap.servers": broker.address, "metadata.recovery.strategy": "none", "reconnect.backoff.max.ms": 500,
-        "log_level": 0,
-    })
+    return AdminClient(librdkafka(broker))
 
 
 def watch_groups():
@@ -259,12 +160,12 @@ def watch_groups():
                 counts["looks_at_groups"] += 1
             except KafkaException:
                 pass
-        events.put((None, "states", time.monotonic(), states))
+        trial.events.put((None, "states", time.monotonic(), states))
         time.sleep(0.5)
 
 
 starts = []  # Judged some seconds later, when the lines of all others have come.
-acked = [0] * a.partitions
+acked = Acked(a.partitions)
 
 
 def handle(process, kind, at, words):
@@ -275,10 +176,7 @@ def handle(process, kind, at, words):
     elif kind == "wrong":
         wrong("order" if process is not producer else "records", f"{process.name}: {words}")
     elif process is producer:
-        for pair in words.split(","):
-            if pair:
-                p, count = map(int, pair.split(":"))
-                acked[p] = count
+        acked.take(words)
     elif kind == "assigned":
         process.has = set(map(int, words.split(","))) if words else set()
     elif kind == "start":
@@ -306,12 +204,7 @@ def unknown(process, at, words):
 
 def run_for(seconds):
     """Handles events meanwhile."""
-    end = time.monotonic() + seconds
-    while (left := end - time.monotonic()) > 0:
-        try:
-            handle(*events.get(timeout=left))
-        except queue.Empty:
-            break
+    trial.run_for(seconds, handle)
     while starts and starts[0][0] < time.monotonic():
         _, process, at, p, offset = starts.pop(0)
         process.slot.group.started(process, at, p, offset)
@@ -371,21 +264,18 @@ def settle(seconds):
 
 def kill_broker():
     """Every second time the groups are left alone before, so that nobody has a reason to notice more than a pause."""
-    if counts["broker_kills"] % 2 == 0:
+    if broker.kills % 2 == 0:
         settle(30)
     for group in groups:
         group.was_settled_at_kill = group.is_settled()
-    counts["broker_kills"] += 1
-    broker.kill()
-    run_for(rng.uniform(0, 2))
-    broker.start()
+    broker.kill_for(rng.uniform(0, 2), handle)
 
 
 def progress():
-    lag = [sum(acked) - sum(min(n, c) for n, c in zip(group.next, acked)) for group in groups]
+    lag = [acked.total() - sum(min(n, c) for n, c in zip(group.next, acked.counts)) for group in groups]
     up = [len([slot for slot in group.live() if not slot.resume_at]) for group in groups]
-    say(f"{time.monotonic() - began:5.0f} s  acknowledged {sum(acked)}  behind {lag}  members {up}  "
-        f"broker kills {counts['broker_kills']}  wrong {len(violations)}")
+    say(f"{trial.elapsed():5.0f} s  acknowledged {acked.total()}  behind {lag}  members {up}  "
+        f"broker kills {broker.kills}  wrong {len(trial.violations)}")
 
 
 def soak():
@@ -419,13 +309,13 @@ def finish():
             if not group.is_settled():
                 wrong("end", f"{group.name} does not settle: {[(s.member.name, len(s.member.has)) for s in group.live()]}")
     deadline = time.monotonic() + CATCH_UP_S
-    while any(group.next != acked for group in groups) and time.monotonic() < deadline:
+    while any(group.next != acked.counts for group in groups) and time.monotonic() < deadline:
         run_for(0.5)
     progress()
     for group in groups:
         for p in range(a.partitions):
-            if group.next[p] != acked[p]:
-                wrong("records", f"{group.name} processed partition {p} to {group.next[p]}, {acked[p]} were acknowledged, "
+            if group.next[p] != acked.counts[p]:
+                wrong("records", f"{group.name} processed partition {p} to {group.next[p]}, {acked.counts[p]} were acknowledged, "
                       f"beyond are {group.later[p][:3]}")
     run_for(6)
     for group in groups:
@@ -437,59 +327,53 @@ def finish():
     for group in groups:
         found = admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group.name)])[group.name].result(30)
         offsets = {p.partition: p.offset for p in found.topic_partitions}
-        missing = {p: (offsets.get(p), count) for p, count in enumerate(acked) if count and offsets.get(p) != count}
+        missing = {p: (offsets.get(p), count) for p, count in enumerate(acked.counts) if count and offsets.get(p) != count}
         if missing:
             wrong("commits", f"{group.name} has committed and should have: {missing}")
-    looks_due = 3 * (time.monotonic() - began)  # Half of those there could be.
+    looks_due = 3 * (trial.elapsed())  # Half of those there could be.
     if counts["looks_at_groups"] < looks_due:
         wrong("leader", f"the groups were looked at {counts['looks_at_groups']} times instead of {looks_due:.0f}")
-    broker.popen.terminate()
-    if broker.popen.wait(60) != 0:
-        wrong("end", f"the broker ended with code {broker.popen.returncode}")
+    broker.stop()
 
 
 def summary():
     return {
-        "seed": seed, "minutes": a.minutes, "seconds": round(time.monotonic() - began), "members": a.members,
-        "partitions": a.partitions, "shards": a.shards, "records_acknowledged": sum(acked), **counts, "errors": errors,
+        "seed": trial.seed, "minutes": a.minutes, "seconds": round(trial.elapsed()), "members": a.members,
+        "partitions": a.partitions, "shards": a.shards, "records_acknowledged": acked.total(), **counts, "broker_kills": broker.kills, "errors": errors,
         "groups": {group.name: {
             "strategy": group.strategy, "static": group.is_static, "processed": sum(group.next),
             "processed_again": group.read_count - sum(group.next),
             **{f"longest_{name}_s": round(seconds, 1) for name, seconds in group.longest.items()},
         } for group in groups},
-        "violations": violations,
+        "violations": trial.violations,
     }
 
 
-began = time.monotonic()
-say(f"seed {seed}; {a.minutes:g} minutes, {a.members} members, {a.partitions} partitions; data and logs in {work}")
+say(f"seed {trial.seed}; {a.minutes:g} minutes, {a.members} members, {a.partitions} partitions; data and logs in {trial.work}")
 sizes = [a.members // 3 + (number < a.members % 3) for number in range(3)]
 groups = [
     Group("eager", "range", False, sizes[0]),
     Group("cooperative", "cooperative-sticky", False, sizes[1]),
     Group("static", "roundrobin", True, sizes[2]),
 ]
-broker = Broker()
+broker = Broker(trial, "group.initial.rebalance.delay.ms=500")
 producer = None
 try:
     admin = administrator()
     admin.create_topics([NewTopic(TOPIC, a.partitions, 1)])[TOPIC].result(30)
-    producer = Process("producer", "producer.py", broker.address, TOPIC, a.partitions, a.rate)
+    producer = trial.python("producer", "soak/producer.py", broker.address, TOPIC, a.partitions, a.rate)
     threading.Thread(target=watch_groups, daemon=True).start()
     soak()
     finish()
 finally:
-    for process in [broker, producer, *(member for group in groups for member in group.members)]:
-        if process and process.popen.poll() is None:
-            process.popen.kill()
-    if not a.dir and not violations:
-        shutil.rmtree(work, ignore_errors=True)
+    broker.kill()
+    trial.tear_down()
 found = summary()
 if a.json:
     print(json.dumps(found, indent=1))
 else:
     for name, value in found.items():
         print(f"{name}: {json.dumps(value) if isinstance(value, (dict, list)) else value}")
-say(f"{len(violations)} violations" + (f"; see {work}" if violations else ""))
+say(f"{len(trial.violations)} violations" + (f"; see {trial.work}" if trial.violations else ""))
 sys.stdout.flush()
-os._exit(1 if violations else 0)  # The watching thread may sit in librdkafka.
+os._exit(1 if trial.violations else 0)  # The watching thread may sit in librdkafka.
