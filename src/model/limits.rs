@@ -151,6 +151,9 @@ pub const DESCRIBED_TRANSACTION_PARTITION_COUNT_MAX: usize = 256 * 1024;
 /// Markers that one WriteTxnMarkers may ask for: some ten milliseconds. Tools end one transaction in one partition.
 pub const WRITTEN_MARKER_COUNT_MAX: usize = 16 * 1024;
 
+/// Transactions whose completion is written in one go, some milliseconds: the rest follows with the next look.
+pub const COMPLETED_TRANSACTION_COUNT_MAX: usize = 5000;
+
 /// Transactional ids that are forgotten in one go, some milliseconds: the rest follows with the next look.
 pub const EXPIRED_TRANSACTIONAL_ID_COUNT_MAX: usize = 5000;
 

@@ -102,6 +102,8 @@ pub enum Effect<T> {
     End(T, Result<Producer, TransactionError>),
     /// Make this durable, `None` is a tombstone, and call [`persisted`](super::Transactions::persisted).
     Persist(Written, Option<Box<Metadata>>),
+    /// Put this into the log some time: it has happened, and what is durable leads to it again.
+    Note(Box<str>, Box<Metadata>),
     /// Write markers and call [`marked`](super::Transactions::marked) for each partition.
     Mark(Markers),
 }

@@ -70,9 +70,14 @@ impl TransactionState {
         matches!(self, TransactionState::PrepareCommit | TransactionState::PrepareAbort)
     }
 
+    /// True after a transaction whose markers are written.
+    pub fn is_complete(self) -> bool {
+        matches!(self, TransactionState::CompleteCommit | TransactionState::CompleteAbort)
+    }
+
     /// True if nothing is lost when the id is forgotten.
     pub fn may_expire(self) -> bool {
-        matches!(self, TransactionState::Empty | TransactionState::CompleteCommit | TransactionState::CompleteAbort)
+        self == TransactionState::Empty || self.is_complete()
     }
 }
 

@@ -25,13 +25,17 @@
 //!    With the second transaction protocol each end raises the epoch, so that nothing late of the old transaction
 //!    passes for the new one; and an abort is a success where nothing was begun, for its client does not know.
 //! 4. Markers go to every partition of the transaction, again and again until each is durable, over restarts too
-//!    ([`Transactions::begin`]). Then the transaction is complete; until then the next cannot begin.
+//!    ([`Transactions::begin`]). Then the transaction is complete; until then the next cannot begin, and the first
+//!    **add** of it waits instead of having to ask again. Completion itself is written late, in the record that begins
+//!    the next transaction or about a second after: a restart before that sends the markers once more, which changes
+//!    nothing, for whatever came after them has a later record.
 //! 5. A transaction that is longer under way than its client's time-out is aborted and its producer fenced; an id that
 //!    is silent for `transactional.id.expiration.ms` without a transaction is forgotten.
 //!
 //! Invariants
 //! - One change of an id is being written at a time: whoever comes meanwhile hears CONCURRENT_TRANSACTIONS.
-//! - What is answered and what markers say is durable: a change counts when [`Transactions::persisted`] says so.
+//! - What is answered and what markers say is durable: a change counts when [`Transactions::persisted`] says so. Only
+//!   completion counts before: the decision and all its markers are durable then.
 //! - Every ticket is given back exactly once.
 //! - Epochs of a producer id only rise, and the greatest is never given to a client: it is there to fence the last.
 //!

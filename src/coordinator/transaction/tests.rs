@@ -74,6 +74,10 @@ impl World {
                 Effect::Init(ticket, answer) | Effect::End(ticket, answer) => self.answer(ticket, answer),
                 Effect::Add(ticket, answer) => self.answer(ticket, answer.map(|()| NONE)),
                 Effect::Persist(written, metadata) => self.writes.push((written, metadata.map(|metadata| *metadata))),
+                // The number of no write: nobody waits for it.
+                Effect::Note(id, metadata) => {
+                    self.writes.push((Written { transactional_id: id, number: 0 }, Some(*metadata)));
+                }
                 Effect::Mark(markers) => {
                     self.decided.entry(markers.producer).or_default().insert(markers.commits);
                     self.markers.push(markers);
@@ -234,8 +238,6 @@ fn a_transaction_goes_its_way_and_the_next_one_follows() {
         assert!(world.state().is_prepared());
         let markers = &world.markers[0];
         assert_eq!((markers.producer, markers.commits, listed(&markers.partitions).len()), (producer, commits, 3));
-        // Nothing may begin before every partition has its marker.
-        assert_eq!(world.add(producer, "t", 0), Err(TransactionError::ConcurrentTransactions));
         world.finish();
         let complete = if commits { TransactionState::CompleteCommit } else { TransactionState::CompleteAbort };
         assert_eq!(world.state(), complete);
@@ -495,12 +497,62 @@ fn a_write_that_was_refused_changes_nothing_and_may_be_asked_for_again() {
     assert!(world.told(end).expect("told").is_err() && world.markers.is_empty());
     assert!(world.end(producer, true).is_ok());
     world.mark_all();
-    // The completion is refused: it is tried again.
-    world.settle_one(false);
-    assert!(world.transactions.has_unfinished());
-    world.with(|t, c| t.retry(c));
-    world.settle();
     assert_eq!(world.state(), TransactionState::CompleteCommit);
+}
+
+#[test]
+fn what_begins_the_next_transaction_waits_for_the_markers_of_the_last_one() {
+    let mut world = World::new();
+    let producer = world.init(None).expect("a new id");
+    assert!(world.add(producer, "t", 0).is_ok());
+    assert!(world.end(producer, true).is_ok());
+    let next = world.begin_add(producer, "u", 0, 0);
+    // One waits, no more; and of what cannot be for long, none.
+    let second = world.begin_add(producer, "u", 1, 0);
+    assert_eq!((world.told(next), world.told(second)), (None, Some(Err(TransactionError::ConcurrentTransactions))));
+    world.mark_all();
+    assert_eq!((world.told(next), world.state()), (None, TransactionState::CompleteCommit));
+    world.settle();
+    assert!(world.told(next).expect("durable").is_ok());
+    assert_eq!(listed(&world.transactions.get(ID).expect("known").partitions), listed(&partitions("u", 0)));
+    assert!(world.end(producer, true).is_ok());
+    let next = world.begin_add(producer, "t", 0, 0);
+    let name = listed(&world.markers[0].partitions);
+    world.with(|t, c| t.marked(ID, producer, &name, true, c));
+    assert_eq!(world.told(next), Some(Err(TransactionError::ConcurrentTransactions)));
+    assert_eq!(world.add(producer, "t", 0), Err(TransactionError::ConcurrentTransactions));
+    world.with(|t, c| t.retry(c));
+    let next = world.begin_add(producer, "t", 0, 0);
+    world.with(|t, c| t.unload(TransactionError::NotCoordinator, c));
+    assert_eq!(world.told(next), Some(Err(TransactionError::NotCoordinator)));
+}
+
+#[test]
+fn a_completion_is_written_with_the_next_transaction_or_later_and_a_start_before_that_marks_once_more() {
+    let mut world = World::new();
+    let producer = world.init(None).expect("a new id");
+    assert!(world.add(producer, "t", 0).is_ok() && world.end(producer, true).is_ok());
+    world.mark_all();
+    assert!(world.writes.is_empty() && world.transactions.has_unwritten());
+    world.restart();
+    assert_eq!((world.state(), world.markers.len()), (TransactionState::PrepareCommit, 1));
+    world.mark_all();
+    // The record of the next transaction says it too.
+    assert!(world.add(producer, "t", 0).is_ok() && !world.transactions.has_unwritten());
+    world.restart();
+    assert_eq!((world.state(), world.markers.len()), (TransactionState::Ongoing, 0));
+    assert!(world.end(producer, true).is_ok());
+    world.mark_all();
+    world.with(|t, c| t.write_completions(1, c));
+    world.settle();
+    assert_eq!(world.log[ID].state, TransactionState::CompleteCommit);
+    assert!(!world.transactions.has_unwritten());
+    // A change that was refused has not said it.
+    assert!(world.add(producer, "t", 0).is_ok() && world.end(producer, true).is_ok());
+    world.mark_all();
+    let add = world.begin_add(producer, "t", 0, 0);
+    world.settle_one(false);
+    assert!(world.told(add).expect("told").is_err() && world.transactions.has_unwritten());
 }
 
 #[test]
@@ -578,13 +630,19 @@ fn with_the_second_protocol_each_end_raises_the_epoch() {
     let raised = world.end_as(last, false, 2).expect("decided");
     assert_eq!(raised, (ProducerId(101), ProducerEpoch(0)));
     assert_eq!(world.markers[0].producer, (last.0, ProducerEpoch(i16::MAX)));
-    assert_eq!(world.add(raised, "t", 0), Err(TransactionError::ConcurrentTransactions));
     world.finish();
     let known = world.transactions.get(ID).expect("known");
     let next = (known.producer_id, known.producer_epoch);
     assert_eq!((next.1, known.previous_producer_id), (ProducerEpoch(0), last.0));
     assert_eq!(world.end_as(last, false, 2), Ok(next));
     assert!(world.add(next, "t", 0).is_ok());
+    // It waits for the end of the last one under its own id.
+    let last = world.place(TransactionState::Ongoing, i16::MAX - 1, 2);
+    let raised = world.end_as(last, false, 2).expect("decided");
+    let next = world.begin_add(raised, "t", 0, 2);
+    assert_eq!(world.told(next), None);
+    world.finish();
+    assert_eq!(world.told(next), Some(Ok(NONE)));
 }
 
 #[test]
@@ -685,7 +743,8 @@ fn random_histories_never_answer_what_is_not_durable_and_always_come_to_an_end()
                     let (partitions, is_refused) = (listed(&markers.partitions), rng.chance(1, 5));
                     world.with(|t, c| t.marked(ID, markers.producer, &partitions, is_refused, c));
                 }
-                (10, _) => world.with(|t, c| t.retry(c)),
+                (10, _) if rng.chance(1, 2) => world.with(|t, c| t.retry(c)),
+                (10, _) => world.with(|t, c| t.write_completions(1, c)),
                 (11, _) if rng.chance(1, 8) => {
                     world.restart();
                     waiting.clear();

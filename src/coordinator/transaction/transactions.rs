@@ -27,8 +27,17 @@ enum Asker<T> {
     Fence(T),
     /// Nobody, for a transaction that has timed out.
     TimeOut,
-    /// Nobody: a completion, an expiration.
+    /// Nobody: an expiration.
     Nobody,
+}
+
+/// Who wants to begin the next transaction.
+#[derive(Debug)]
+struct Next<T> {
+    ticket: T,
+    producer: Producer,
+    partitions: Partitions,
+    client_version: i16,
 }
 
 #[derive(Debug)]
@@ -40,6 +49,8 @@ struct Entry<T> {
     refused: Partitions,
     /// A fence was not written: its epoch is taken already.
     is_epoch_raised: bool,
+    /// The one that waits for the end of this transaction.
+    next: Option<Next<T>>,
 }
 
 /// A partition, for which coordinators verify that it is in a transaction.
@@ -49,14 +60,21 @@ pub type PartitionName<'a> = (&'a str, PartitionIndex);
 #[derive(Debug)]
 pub struct Transactions<T> {
     entries: BTreeMap<Box<str>, Entry<T>>,
-    /// Ids whose markers or completion must be tried again.
+    /// Ids whose markers must be sent again.
     unfinished: BTreeSet<Box<str>>,
+    /// Ids whose completion is in no record yet.
+    unwritten: BTreeSet<Box<str>>,
     write_count: u64,
 }
 
 impl<T> Default for Transactions<T> {
     fn default() -> Transactions<T> {
-        Transactions { entries: BTreeMap::new(), unfinished: BTreeSet::new(), write_count: 0 }
+        Transactions {
+            entries: BTreeMap::new(),
+            unfinished: BTreeSet::new(),
+            unwritten: BTreeSet::new(),
+            write_count: 0,
+        }
     }
 }
 
@@ -147,7 +165,7 @@ impl<T> Transactions<T> {
         }
     }
 
-    /// Partitions come into the transaction.
+    /// Partitions come into the transaction. While the last one's markers are on their way it waits for them.
     pub fn add(
         &mut self,
         ticket: T,
@@ -160,7 +178,23 @@ impl<T> Transactions<T> {
         match self.judge_add(transactional_id, producer, partitions, client_version, context.now.wall) {
             Ok(Some(next)) => self.write(transactional_id, Some(next), Asker::Add(ticket), context),
             Ok(None) => context.effects.push(Effect::Add(ticket, Ok(()))),
+            Err(TransactionError::ConcurrentTransactions) => {
+                let next = Next { ticket, producer, partitions: partitions.clone(), client_version };
+                if let Some(next) = self.hold(transactional_id, next) {
+                    let answer = Err(TransactionError::ConcurrentTransactions);
+                    context.effects.push(Effect::Add(next.ticket, answer));
+                }
+            }
             Err(error) => context.effects.push(Effect::Add(ticket, Err(error))),
+        }
+    }
+
+    /// Lets the first of the next transaction wait for the end of this one; given back if it cannot be long or another
+    /// one waits.
+    fn hold(&mut self, id: &str, next: Next<T>) -> Option<Next<T>> {
+        match self.entries.get_mut(id) {
+            Some(entry) if entry.is_being_marked() && entry.next.is_none() => entry.next.replace(next),
+            _ => Some(next),
         }
     }
 
@@ -330,17 +364,40 @@ impl<T> Transactions<T> {
         }
         if !entry.refused.is_empty() {
             self.unfinished.insert(transactional_id.into());
+            if let Some(next) = entry.next.take() {
+                context.effects.push(Effect::Add(next.ticket, Err(TransactionError::ConcurrentTransactions)));
+            }
         }
         self.complete_if_marked(transactional_id, context);
     }
 
+    /// The transaction is over where every marker is. That needs no record of its own before the next transaction can
+    /// begin, whose first record says the same.
     fn complete_if_marked(&mut self, id: &str, context: &mut Context<'_, T>) {
-        let Some(entry) = self.entries.get(id) else { return };
-        let is_marked = entry.unmarked.is_empty() && entry.refused.is_empty();
-        if entry.metadata.state.is_prepared() && is_marked && entry.pending.is_none() {
-            let next = entry.metadata.completed(context.now.wall);
-            self.write(id, Some(next), Asker::Nobody, context);
+        let Some(entry) = self.entries.get_mut(id) else { return };
+        if !entry.is_being_marked() || !entry.unmarked.is_empty() {
+            return;
         }
+        entry.metadata = entry.metadata.completed(context.now.wall);
+        self.unwritten.insert(id.into());
+        if let Some(next) = entry.next.take() {
+            self.add(next.ticket, id, next.producer, &next.partitions, next.client_version, context);
+        }
+    }
+
+    /// Has completions written that no later record of their ids has made superfluous. At most `count_max` at once.
+    pub fn write_completions(&mut self, count_max: usize, context: &mut Context<'_, T>) {
+        for _ in 0..count_max {
+            let Some(id) = self.unwritten.pop_first() else { return };
+            if let Some(entry) = self.entries.get(&id) {
+                context.effects.push(Effect::Note(id, Box::new(entry.metadata.clone())));
+            }
+        }
+    }
+
+    /// True if something waits for [`write_completions`](Self::write_completions).
+    pub fn has_unwritten(&self) -> bool {
+        !self.unwritten.is_empty()
     }
 
     fn write(&mut self, id: &str, next: Option<Metadata>, asker: Asker<T>, context: &mut Context<'_, T>) {
@@ -348,6 +405,7 @@ impl<T> Transactions<T> {
         let number = self.write_count;
         let entry = self.entries.get_mut(id).expect("it is being changed");
         debug_assert!(entry.pending.is_none());
+        self.unwritten.remove(id);
         let written = Written { transactional_id: id.into(), number };
         context.effects.push(Effect::Persist(written, next.clone().map(Box::new)));
         entry.pending = Some(Pending { number, next, asker });
@@ -382,8 +440,9 @@ impl<T> Transactions<T> {
                 } else if entry.metadata.producer_epoch.0 == -1 {
                     // It was never given to anybody.
                     self.entries.remove(id);
-                } else if entry.metadata.state.is_prepared() {
-                    self.unfinished.insert(id.into());
+                } else if entry.metadata.state.is_complete() {
+                    // If it was in no record it still is in none.
+                    self.unwritten.insert(id.into());
                 }
             }
         }
@@ -427,10 +486,6 @@ impl<T> Transactions<T> {
                 continue;
             };
             let refused = std::mem::take(&mut entry.refused);
-            if refused.is_empty() {
-                self.complete_if_marked(&id, context);
-                continue;
-            }
             for (topic, indexes) in &refused {
                 entry.unmarked.entry(topic.clone()).or_default().extend(indexes);
             }
@@ -496,7 +551,11 @@ impl<T> Transactions<T> {
     /// The coordinator ends here: whoever waits is told.
     pub fn unload(&mut self, error: TransactionError, context: &mut Context<'_, T>) {
         self.unfinished.clear();
+        self.unwritten.clear();
         for (_, entry) in std::mem::take(&mut self.entries) {
+            if let Some(next) = entry.next {
+                context.effects.push(Effect::Add(next.ticket, Err(error)));
+            }
             let effect = match entry.pending.map(|pending| pending.asker) {
                 Some(Asker::Init(ticket) | Asker::Fence(ticket)) => Effect::Init(ticket, Err(error)),
                 Some(Asker::Add(ticket)) => Effect::Add(ticket, Err(error)),
@@ -532,6 +591,12 @@ impl<T> Entry<T> {
             unmarked: Partitions::new(),
             refused: Partitions::new(),
             is_epoch_raised: false,
+            next: None,
         }
+    }
+
+    /// True while its markers are on their way, and none was refused.
+    fn is_being_marked(&self) -> bool {
+        self.metadata.state.is_prepared() && self.pending.is_none() && self.refused.is_empty()
     }
 }

@@ -61,6 +61,8 @@ pub(in crate::handlers) enum Continuation {
     Forget(Forget),
     /// The state of a transactional id.
     Transaction(TransactionWritten),
+    /// Nothing: what the records say has happened already, and can be told again from others.
+    Nothing,
     /// A marker of a transaction that has committed offsets here: who waits for it, and the decision.
     Marker { part: (u64, usize), producer: ProducerId, commits: bool },
 }
@@ -161,6 +163,7 @@ impl<I: Io> Broker<I> {
             Continuation::Expire(expire) => self.offsets_expired(index, expire, result),
             Continuation::Forget(forget) => self.forgotten(index, forget, result),
             Continuation::Transaction(written) => self.transaction_written(index, &written, result),
+            Continuation::Nothing => {}
             Continuation::Marker { part, producer, commits } => {
                 self.offsets_decided(index, producer, commits, result);
                 self.marker_settled(part, result);

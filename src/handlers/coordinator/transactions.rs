@@ -26,7 +26,9 @@ use crate::handlers::markers::{MarkerOrder, MarkerReport};
 use crate::handlers::verify::Question;
 use crate::io::Io;
 use crate::model::id::{PartitionIndex, ShardId, TopicIdPartition};
-use crate::model::limits::{EXPIRED_TRANSACTIONAL_ID_COUNT_MAX, SHARD_TRANSACTIONAL_ID_COUNT_MAX};
+use crate::model::limits::{
+    COMPLETED_TRANSACTION_COUNT_MAX, EXPIRED_TRANSACTIONAL_ID_COUNT_MAX, SHARD_TRANSACTIONAL_ID_COUNT_MAX,
+};
 use crate::protocol::error::ErrorCode;
 
 /// When markers that were refused are sent again; twice as late each time, so often, as long as some are: a partition
@@ -94,6 +96,10 @@ impl<I: Io> Broker<I> {
                 Effect::Persist(written, metadata) => {
                     let record = records::record(&written.transactional_id, metadata.as_deref());
                     self.coordinator_append(index, vec![record], Continuation::Transaction(written));
+                }
+                Effect::Note(id, metadata) => {
+                    let record = records::record(&id, Some(&*metadata));
+                    self.coordinator_append(index, vec![record], Continuation::Nothing);
                 }
                 Effect::Mark(markers) => self.send_markers(index, markers),
             }
@@ -196,10 +202,17 @@ impl<I: Io> Broker<I> {
         }
     }
 
-    /// Time-outs and ids to be forgotten. About once a second.
+    /// Completions to be written, time-outs and ids to be forgotten. About once a second.
     pub(super) fn tend_transactions(&mut self) {
         if self.coordinator.markers_due.is_none() {
             self.coordinator.resent_count = 0;
+        }
+        for index in self.places_of_transactions() {
+            if self.coordinator.hosted(index).is_some_and(|hosted| hosted.transactions.has_unwritten()) {
+                self.with_transactions(index, |transactions, context| {
+                    transactions.write_completions(COMPLETED_TRANSACTION_COUNT_MAX, context);
+                });
+            }
         }
         let now = self.now.monotonic;
         let config = &self.options.config;
