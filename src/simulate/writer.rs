@@ -356,11 +356,12 @@ impl Writer {
         }
         let has_excuse = scene.excuses(error);
         let part = scene.model.parts.get_mut(&key).expect("its topic is there");
+        // Answers to a session that was given up may still come.
+        let is_current = part.sent[index as usize].session == self.session.map(|session| session.id);
         match error {
             ErrorCode::None => {
                 stream.open.remove(&index);
-                // Answers to the session before may still come.
-                stream.has_acked |= part.sent[index as usize].session == self.session.map(|session| session.id);
+                stream.has_acked |= is_current;
                 scene.model.acked_count += 1;
                 return part.place(base_offset, index, scene.now, &who);
             }
@@ -368,7 +369,7 @@ impl Writer {
                 stream.paused_until = scene.now + Duration::from_secs(1);
                 stream.is_draining = true;
             }
-            ErrorCode::OutOfOrderSequenceNumber if stream.is_draining => {}
+            ErrorCode::OutOfOrderSequenceNumber if stream.is_draining || !is_current => {}
             ErrorCode::OutOfOrderSequenceNumber if part.was_lossy || stream.is_first_lost => {
                 // The log has lost batches of this session, or begins behind its first: a new one begins, what was open
                 // is given up.
@@ -382,7 +383,7 @@ impl Writer {
             }
             _ if has_excuse => {
                 stream.is_draining = true;
-                stream.is_first_lost |= !stream.has_acked;
+                stream.is_first_lost |= is_current && !stream.has_acked;
                 stream.paused_until = scene.now + REFUSED_PAUSE;
             }
             error => {
