@@ -28,16 +28,23 @@ impl<I: Io> Broker<I> {
             let log = &partition.log;
             if !(log.is_quiet() && matches!(log.state(), State::Closed | State::Deleted)) {
                 let (name, index) = (&partition.topic, partition.id.partition);
-                text += &format!(", {name}-{index} {:?} (is quiet: {})", log.state(), log.is_quiet());
+                let is_offline = log.offline().is_some();
+                text += &format!(
+                    ", {name}-{index} {:?} (quiet: {}, offline: {is_offline}, {} jobs)",
+                    log.state(),
+                    log.is_quiet(),
+                    log.job_count(),
+                );
             }
         }
         text
     }
 
-    /// The most of the pool that a shard may hold while nothing is under way: what is cached, what connections receive
-    /// into, `partition_bytes` for each partition and a little more.
+    /// The most of the pool that a shard may hold while nothing is under way: what is cached of batches and sidecars,
+    /// what connections receive into, `partition_bytes` for each partition and a little more.
     pub fn quiet_bytes_max(&self, partition_bytes: usize) -> usize {
-        let (cached, partition_count) = (self.resources.tail.used_bytes(), self.partitions.iter().count());
+        let partition_count = self.partitions.iter().count();
+        let cached = self.resources.tail.used_bytes() + self.resources.files.sidecar_bytes();
         cached + self.admission.receive_bytes() + partition_count * partition_bytes + 128 * KIB
     }
 
@@ -49,8 +56,10 @@ impl<I: Io> Broker<I> {
             .map(|partition| (format!("{}-{}", partition.topic, partition.id.partition), partition.log.memory_bytes()))
             .collect();
         format!(
-            "{} bytes are cached, {} to receive into, {} of fetches, {} of answers, compacting: {}, logs: {logs:?}",
+            "{} bytes are cached, {} of {} sealed segments, {} to receive into, {} of fetches, {} of answers, compacting: {}, logs: {logs:?}",
             self.resources.tail.used_bytes(),
+            self.resources.files.sidecar_bytes(),
+            self.resources.files.len(),
             self.admission.receive_bytes(),
             self.fetch_task_bytes(),
             self.answer_bytes(),

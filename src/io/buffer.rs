@@ -372,6 +372,11 @@ impl Slice {
         self
     }
 
+    /// Bytes of memory that it keeps from going back to the pool, at least as many as it shows.
+    pub fn memory_bytes(&self) -> usize {
+        self.owner.block.size_bytes
+    }
+
     /// Bytes of memory that lending it would add to what is lent.
     pub fn lending_bytes(&self) -> usize {
         if self.owner.lent_count.get() == 0 { self.owner.block.size_bytes } else { 0 }

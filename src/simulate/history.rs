@@ -370,10 +370,10 @@ impl<'a> History<'a> {
                 break;
             }
             if self.world.now().monotonic > until {
-                return violated(
-                    Checker::Answers,
-                    format!("after {SETTLE_TIME_MAX:?} {open} batches and {asked} other questions are open"),
-                );
+                let shards: Vec<String> = node.shards.iter().map(|shard| shard.broker().unfinished()).collect();
+                let text =
+                    format!("after {SETTLE_TIME_MAX:?} {open} batches and {asked} other questions are open: {shards:?}");
+                return violated(Checker::Answers, text);
             }
             if !self.step(node, chaos, false)? {
                 return Ok(false);

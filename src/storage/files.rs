@@ -34,8 +34,8 @@ struct Inner {
 pub struct FileCache(Rc<RefCell<Inner>>);
 
 impl FileCache {
-    /// A cache of at most `entry_count_max` segments whose sidecars fill at most `sidecar_size_bytes_max` (one may
-    /// be larger).
+    /// A cache of at most `entry_count_max` segments whose sidecars hold at most `sidecar_size_bytes_max` of
+    /// memory (one may be larger).
     pub fn new(entry_count_max: usize, sidecar_size_bytes_max: usize) -> FileCache {
         FileCache(Rc::new(RefCell::new(Inner {
             entries: FxHashMap::default(),
@@ -67,9 +67,9 @@ impl FileCache {
     /// Keeps a sidecar that was read.
     pub(super) fn keep_sidecar(&self, log: u64, segment: Offset, sidecar: Sidecar) {
         let mut inner = self.0.borrow_mut();
-        let bytes = sidecar.size_bytes();
+        let bytes = sidecar.memory_bytes();
         let entry = inner.entries.entry((log, segment)).or_default();
-        let before = entry.sidecar.replace(sidecar).map_or(0, |old| old.size_bytes());
+        let before = entry.sidecar.replace(sidecar).map_or(0, |old| old.memory_bytes());
         inner.sidecar_bytes = inner.sidecar_bytes + bytes - before;
         inner.bound(log, segment);
     }
@@ -93,6 +93,11 @@ impl FileCache {
         self.0.borrow().entries.len()
     }
 
+    /// Bytes of memory that sidecars hold.
+    pub fn sidecar_bytes(&self) -> usize {
+        self.0.borrow().sidecar_bytes
+    }
+
     /// True if nothing is held.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
@@ -110,7 +115,7 @@ impl Inner {
 
     fn remove(&mut self, key: (u64, Offset)) -> Option<Entry> {
         let entry = self.entries.remove(&key)?;
-        self.sidecar_bytes -= entry.sidecar.as_ref().map_or(0, Sidecar::size_bytes);
+        self.sidecar_bytes -= entry.sidecar.as_ref().map_or(0, Sidecar::memory_bytes);
         Some(entry)
     }
 
@@ -128,5 +133,50 @@ impl Inner {
             let Some(oldest) = unused.min_by_key(|(_, entry)| entry.used).map(|(key, _)| *key) else { return };
             self.remove(oldest);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::io::Pool;
+    use crate::storage::retention::SegmentSummary;
+    use crate::storage::sidecar::SidecarContents;
+
+    fn sidecar(pool: &Pool, entry_count: u32) -> Sidecar {
+        let size_bytes = 40_000 * (u64::from(entry_count) + 1);
+        let entry = |at: u32| crate::storage::index::IndexEntry {
+            timestamp_before: 0,
+            relative_offset: 10 * at,
+            position_bytes: 40_000 * at,
+        };
+        let contents = SidecarContents {
+            segment: SegmentSummary { base_offset: 0, next_offset: 1 << 20, size_bytes, max_timestamp: 0 },
+            max_timestamp_offset: 0,
+            index: (1..=entry_count).map(entry).collect(),
+            aborted: Vec::new(),
+            producers: Vec::new(),
+            epochs: Vec::new(),
+        };
+        let bytes = contents.encode();
+        let buffer = pool.take_append(bytes.len()).expect("within the budget");
+        buffer.append(&bytes);
+        Sidecar::open(buffer.slice(0..bytes.len())).expect("sound")
+    }
+
+    #[test]
+    fn sidecars_count_as_what_they_keep_from_the_pool() {
+        // Small and larger ones, one in the place of another, some forgotten; the pool knows the truth.
+        let pool = Pool::new(1 << 20);
+        let files = FileCache::new(8, 64 * 1024);
+        for (at, entry_count) in [1, 1, 600, 700, 5, 1, 800, 2, 900, 1, 1].into_iter().enumerate() {
+            files.keep_sidecar(1, Offset(at as i64 % 9), sidecar(&pool, entry_count));
+            assert_eq!(files.sidecar_bytes(), pool.used_bytes());
+            assert!(files.len() <= 8 && files.sidecar_bytes() <= 64 * 1024);
+        }
+        files.forget(1, Offset(8));
+        assert_eq!(files.sidecar_bytes(), pool.used_bytes());
+        files.forget_log(1);
+        assert_eq!((files.sidecar_bytes(), pool.used_bytes()), (0, 0));
     }
 }

@@ -276,6 +276,11 @@ impl Log {
         self.segments.iter().map(|segment| segment.size_bytes).sum()
     }
 
+    /// Scripts of file operations that are under way or wait.
+    pub fn job_count(&self) -> usize {
+        self.jobs.len()
+    }
+
     /// Number of segments.
     pub fn segment_count(&self) -> usize {
         self.segments.len()

@@ -112,7 +112,10 @@ impl Source {
         let outcome = result.map_err(|error| ReadError::Failed(error.to_string()))?;
         match (loading, outcome) {
             (Loading::LogFile(segment), Outcome::Opened(file)) => {
-                self.file = Some((segment, log.shared.files.keep_file(log.token_base, segment, file)));
+                // If the segment was freed meanwhile nobody asks for it again, and nobody would forget it.
+                if log.segment(segment).is_some() {
+                    self.file = Some((segment, log.shared.files.keep_file(log.token_base, segment, file)));
+                }
             }
             (Loading::SidecarOpen(segment), Outcome::Opened(file)) => {
                 self.loading = Loading::SidecarLength(segment, file.clone());
@@ -131,8 +134,10 @@ impl Source {
             (Loading::Sidecar(segment), Outcome::Read { buffer, bytes }) => {
                 let sidecar = Sidecar::open(buffer.freeze(bytes))
                     .map_err(|_| corrupt(segment, 0, "the sidecar cannot be read"))?;
-                log.shared.files.keep_sidecar(log.token_base, segment, sidecar.clone());
-                self.sidecar = Some((segment, sidecar));
+                if log.segment(segment).is_some() {
+                    log.shared.files.keep_sidecar(log.token_base, segment, sidecar.clone());
+                    self.sidecar = Some((segment, sidecar));
+                }
             }
             (Loading::Window { segment, position, needed_bytes }, Outcome::Read { buffer, bytes }) => {
                 if bytes < needed_bytes {
