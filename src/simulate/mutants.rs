@@ -40,6 +40,8 @@ enum Aim {
     Remnants,
     /// Topics that do not sync each write, and power cuts; these things are slow.
     Unsynced(&'static [Slow]),
+    /// Crashes, and a disk that fails.
+    Failing,
     /// Nothing but kills, and writes that take long.
     Kills,
     /// Connections that are lost, and crashes.
@@ -69,7 +71,7 @@ const fn rare(name: &'static str, what: &'static str, aim: Aim, seed_count_max: 
 }
 
 /// All of them.
-pub const ALL: [Mutant; 41] = [
+pub const ALL: [Mutant; 42] = [
     mutant("skip_sync", "commits are not synced", Aim::Crashes, 10),
     rare(
         "skip_two_step",
@@ -96,6 +98,7 @@ pub const ALL: [Mutant; 41] = [
         Aim::Remnants,
         200,
     ),
+    mutant("trust_what_is_found", "recovery does not write again what it finds", Aim::Failing, 200),
     mutant("ack_before_write", "a batch is acknowledged when it is staged", Aim::Crashes, 10),
     mutant(
         "checkpoint_beyond_sync",
@@ -186,6 +189,10 @@ impl Mutant {
                 Plan { topic_count_max: 2, goal_max: 400, life_count: 8, ..plan }
             }
             Aim::Compaction => Plan { faults: none, has_compacted: true, topic_count_max: 1, writer_count: 1, ..plan },
+            Aim::Failing => {
+                let faults = Faults { errors: true, ..none };
+                Plan { faults, topic_count_max: 2, goal_max: 60, life_count: 12, ..plan }
+            }
             Aim::Kills => {
                 Plan { faults: none, slow: SLOW_COMMITS, end: Some(End::Kill), goal_max: 60, life_count: 10, ..plan }
             }

@@ -4,7 +4,7 @@ use super::history::Told;
 use crate::base::coverage::Counts;
 
 /// The branches that a long simulation must go through again and again.
-pub const BRANCHES: [&str; 114] = [
+pub const BRANCHES: [&str; 115] = [
     "checkpoint: durable",
     "checkpoint: of a log that closes",
     "checkpoint: waits for its bytes",
@@ -100,6 +100,7 @@ pub const BRANCHES: [&str; 114] = [
     "recovery: takes an unfinished block up",
     "recovery: the end is a block's",
     "recovery: without a checkpoint",
+    "recovery: writes again what it found",
     "recovery: zeros behind the end",
     "retention is changed",
     "retention: of everything",

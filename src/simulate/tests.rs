@@ -116,6 +116,7 @@ fn every_branch_that_is_listed_exists() {
         "storage/prepare.rs",
         "storage/commit.rs",
         "storage/recovery.rs",
+        "storage/rewriter.rs",
         "storage/compaction/swap.rs",
         "storage/compaction/task.rs",
         "handlers/produce.rs",

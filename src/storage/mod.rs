@@ -18,7 +18,7 @@
 //! | [`lookup`] | offsets by time |
 //! | [`source`] | where a read finds bytes, headers and indexes |
 //! | [`compaction`] | of each key the last record stays |
-//! | [`recovery`], [`scanner`] | from files to a log, at start |
+//! | [`recovery`], [`scanner`], `rewriter` | from files to a log, at start |
 //! | [`deletion`] | directories of deleted partitions |
 //! | [`index`], [`epochs`], [`producer_state`], [`retention`], [`layout`] | pure parts: places, epochs, producers, what goes, names |
 //! | [`checkpoint`], [`sidecar`], [`envelope`] | what is kept beside the batches, checksummed |
@@ -52,6 +52,7 @@ pub mod producer_state;
 pub mod reader;
 pub mod recovery;
 pub mod retention;
+mod rewriter;
 pub mod roll;
 pub mod scanner;
 pub mod segment;

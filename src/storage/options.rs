@@ -102,6 +102,8 @@ pub struct Mutants {
     pub reuse_before_sync_dir: bool,
     /// Recovery leaves what lies behind the end.
     pub skip_zeroing: bool,
+    /// Recovery does not write again what it finds above the checkpoint.
+    pub trust_what_is_found: bool,
     /// Recovery accepts a leader epoch that goes back.
     pub skip_epoch_check: bool,
     /// The high watermark moves when a batch is staged.
@@ -138,6 +140,7 @@ impl Mutants {
             roll_without_wait: is_on("roll_without_wait"),
             reuse_before_sync_dir: is_on("reuse_before_sync_dir"),
             skip_zeroing: is_on("skip_zeroing"),
+            trust_what_is_found: is_on("trust_what_is_found"),
             // Either net alone holds what the other one lets through.
             skip_epoch_check: is_on("skip_zeroing"),
             ack_before_write: is_on("ack_before_write"),

@@ -7,11 +7,13 @@
 //! 3. A spare whose first batch has the expected offset is the next segment (an interrupted roll): it gets its name.
 //! 4. Corruption is not the end of a log: bad bytes below the checkpoint or in a sealed segment, or a valid batch of
 //!    the current epoch beyond one greatest commit behind the end, and nothing is touched: the partition is offline.
-//! 5. What one commit could have reached behind the end is zeroed and synced, so that no remnant of it can ever join
+//! 5. What was found above the checkpoint is written again, synced: a write or a sync of it may have failed in the
+//!    process that is gone (see `rewriter`). So is a checkpoint that was found.
+//! 6. What one commit could have reached behind the end is zeroed and synced, so that no remnant of it can ever join
 //!    a later batch. (Topics that do not sync each write may have left more: all of the file is zeroed.)
-//! 6. The unfinished last block goes back to staging.
+//! 7. The unfinished last block goes back to staging.
 //!
-//! Blocking, at start, where nothing else is under way. Cost: what was written since the last checkpoint. The owner
+//! Blocking, at start, where nothing else is under way. Cost: reading and writing what was written since the last checkpoint. The owner
 //! raises the leader epoch durably before it serves.
 
 use std::io;
@@ -36,6 +38,7 @@ use super::log::{Identity, Log, Resources, State};
 use super::options::{AckAfter, LogOptions, PrepareMode};
 use super::prepare::Spare;
 use super::producer_state::ProducerState;
+use super::rewriter::Rewriter;
 use super::scanner::{Expected, Scanner};
 use super::segment::{Index, Segment};
 use super::sidecar::{Sidecar, SidecarContents};
@@ -89,6 +92,8 @@ impl RecoveryError {
 pub struct RecoveryStats {
     /// Bytes of batches that were read and checked.
     pub scanned_bytes: u64,
+    /// Bytes of batches that were written again.
+    pub rewritten_bytes: u64,
     /// Bytes behind the end that were zeroed.
     pub zeroed_bytes: u64,
     /// An interrupted roll was finished.
@@ -240,14 +245,19 @@ impl<I: Io> Recovery<'_, I> {
         }
         let path = FileName::Checkpoint.path(&self.log.identity.dir);
         let bytes = read_file(self.io, &path, 3 * ENVELOPE_SIZE_BYTES_MAX as u64)?;
-        if !is_clean {
-            // After a kill it may be written and not synced, and files are removed by what it says.
-            let file = open(self.io, &path, true)?;
-            self.io.run(Op::Sync { file })?;
-        }
         let found =
             checkpoint::find(bytes.as_bytes()).map_err(|_| corrupt(Offset(0), 0, "the checkpoint cannot be read"))?;
         let Some(found) = found else { return Ok(None) };
+        let frees = self.files.segments.get(1).is_some_and(|second| second.0 <= found.state.log_start);
+        if (!is_clean || frees) && !self.log.options.mutants().trust_what_is_found {
+            // Files are removed by what it says, and its write or sync may have failed.
+            let (offset, size) = (found.slot.start_bytes, found.slot.size_bytes as usize);
+            let buffer = self.io.pool().take_append(size).ok_or(io::ErrorKind::OutOfMemory)?;
+            buffer.append(&bytes.as_bytes()[offset as usize..bytes.len().min(offset as usize + size)]);
+            let slice = buffer.slice_padded(0..buffer.pad(BLOCK_SIZE_BYTES));
+            let file = open(self.io, &path, true)?;
+            self.io.run(Op::Write { file, offset, slice, sync: true })?;
+        }
         let checkpoints = &mut self.log.checkpoints;
         checkpoints.sequence = found.sequence;
         checkpoints.slot = Some(found.slot);
@@ -446,7 +456,7 @@ impl<I: Io> Recovery<'_, I> {
         let base = segment.base_offset;
         let file = segment.direct.clone().expect("it was opened");
         let any_epoch = self.log.options.mutants().skip_epoch_check;
-        let mut scanner = Scanner::new(self.io, file)?;
+        let mut scanner = Scanner::new(self.io, file.clone())?;
         if clean {
             scanner = scanner.read_blocks();
         }
@@ -463,6 +473,14 @@ impl<I: Io> Recovery<'_, I> {
         if from > 0 && !clean {
             check_below(&mut scanner, &mut segment, from)?;
         }
+        let is_rewritten = !clean && following.is_none() && !self.log.options.mutants().trust_what_is_found;
+        let mut rewriter = None;
+        if is_rewritten {
+            let block = align_down(from, BLOCK);
+            // The check of what is below has just found these bytes right as well.
+            let head = if block < from { scanner.bytes(block, from)? } else { &[] };
+            rewriter = Some(Rewriter::new(file, block, length, head));
+        }
         let mut expected = Expected { offset: segment.next_offset, epoch: self.epoch, any_epoch, may_have_gaps };
         let mut position = from;
         while !clean && following.is_none_or(|following| expected.offset < following) {
@@ -477,6 +495,12 @@ impl<I: Io> Recovery<'_, I> {
                 aborted.into_iter().for_each(|aborted| segment.aborted.push(aborted));
             }
             segment.note(&header, start, Boundary { segment: base, position, offset: expected.offset });
+            if let Some(rewriter) = &mut rewriter {
+                scanner.rewrite(start, position, rewriter)?;
+            }
+        }
+        if let Some(rewriter) = rewriter {
+            self.stats.rewritten_bytes += rewriter.finish(self.io)?;
         }
         self.epoch = expected.epoch;
         self.stats.scanned_bytes += position - from;

@@ -12,6 +12,7 @@ use crate::model::batch::{self, HEADER_SIZE, Header, MAGIC};
 use crate::model::id::{LeaderEpoch, Offset};
 use crate::model::limits::BLOCK_SIZE_BYTES;
 
+use super::rewriter::Rewriter;
 use super::tail_cache::block_end;
 
 const BLOCK: u64 = BLOCK_SIZE_BYTES as u64;
@@ -75,6 +76,13 @@ impl<'a, I: Io> Scanner<'a, I> {
         }
         let bytes = self.bytes(position, batch_end)?;
         Ok((batch::crc_of(bytes) == header.crc).then_some((header, bytes)))
+    }
+
+    /// Hands the bytes of the batch that was just given out, from `position` to `end`, to be written again: the same
+    /// bytes in memory whose checksum was right.
+    pub fn rewrite(&mut self, position: u64, end: u64, rewriter: &mut Rewriter) -> io::Result<()> {
+        let (start, buffer, _) = self.window.as_ref().expect("a batch was just read");
+        rewriter.push(&mut *self.io, &buffer[(position - start) as usize..(end - start) as usize])
     }
 
     /// For a look at single places.

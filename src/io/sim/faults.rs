@@ -97,8 +97,8 @@ impl OpKind {
 /// What goes wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// The operation fails with this errno. A failed write may have been carried out in part. A failed sync leaves
-    /// its writes unsynced for good: a later sync succeeds and does not cover them, as on Linux. `ECONNRESET`,
+    /// The operation fails with this errno. A failed write may have been carried out in part. A failed sync, also that
+    /// of a synced write, leaves its writes unsynced for good: a later sync succeeds and does not cover them, as on Linux. `ECONNRESET`,
     /// `EPIPE` and `ETIMEDOUT` of a receive or send reset the connection.
     Error(i32),
     /// One byte of what is read is not what is stored.

@@ -247,12 +247,15 @@ impl Inside {
         }
     }
 
-    /// The state that a failed operation leaves: a write may have been carried out in part, and what a failed sync
-    /// should have covered is never covered by another.
+    /// The state that a failed operation leaves: a write may have been carried out in part, and what a failed sync, or
+    /// the sync that a write came with, should have covered is never covered by another.
     fn fail_on_file(&mut self, pending: &Pending, op: &Op, inode: InodeId) {
         match op {
             Op::Write { .. } | Op::WriteZeros { .. } => {
-                self.apply_write(inode, op, true);
+                let (write, _) = self.apply_write(inode, op, true);
+                if !matches!(op, Op::Write { sync: false, .. }) {
+                    self.disk.change_contents(inode, |contents| contents.abandon(write));
+                }
             }
             Op::Sync { .. } => {
                 self.disk.change_contents(inode, |contents| contents.abandon(pending.last_write));

@@ -4,7 +4,7 @@ use super::bench::*;
 use super::model::history;
 use crate::base::rng::Rng;
 use crate::base::units::KIB;
-use crate::io::sim::{Loss, Tear, WorldOptions};
+use crate::io::sim::{Fault, Loss, OpKind, Rule, Tear, WorldOptions};
 use crate::storage::options::Mutants;
 use crate::storage::*;
 
@@ -187,6 +187,16 @@ fn overwriting_before_the_renaming_is_durable_is_caught() {
     is_caught(|m| m.reuse_before_sync_dir = true, 40, rolling);
 }
 
+/// Space and staging follow the rate.
+fn let_four_blocks_fit_a_write(bench: &mut Bench) {
+    bench.log.staging_size_bytes = 16 * KIB;
+    while bench.log.active().prepared_bytes < 32 * KIB as u64 {
+        let now = bench.world.now().monotonic;
+        bench.log.find_space(&mut bench.io, 16 * KIB as u64, now);
+        bench.turn();
+    }
+}
+
 /// A commit of four batches of a block each is torn so that its first block is lost and the others stay. After the
 /// restart one batch is appended in the lost one's place, which leads to the remnants, and the power goes again.
 fn remnants(seed: u64, options: LogOptions, at_end: impl Fn(&mut LogOptions)) -> Result<(), String> {
@@ -195,13 +205,7 @@ fn remnants(seed: u64, options: LogOptions, at_end: impl Fn(&mut LogOptions)) ->
     let mut rng = Rng::new(seed);
     bench.append(exact_batch(&mut rng, 4096));
     bench.quiesce();
-    // Space and staging follow the rate: four blocks fit a write.
-    bench.log.staging_size_bytes = 16 * KIB;
-    while bench.log.active().prepared_bytes < 32 * KIB as u64 {
-        let now = bench.world.now().monotonic;
-        bench.log.find_space(&mut bench.io, 16 * KIB as u64, now);
-        bench.turn();
-    }
+    let_four_blocks_fit_a_write(&mut bench);
     bench.world.on_write(|write| {
         let is_commit = !write.is_zeros && write.length_bytes == 4 * 4096;
         is_commit.then(|| Tear::Blocks([1, 2, 3].into()))
@@ -227,6 +231,92 @@ fn leaving_what_lies_behind_the_end_is_caught() {
     // The last recovery does not look at epochs, so zeroing alone must have removed the remnants.
     let scenario = |seed, options| remnants(seed, options, |options| options.mutants.skip_epoch_check = true);
     is_caught(|m| m.skip_zeroing = true, 2, scenario);
+}
+
+/// A write fails, of which some blocks are there. The process is killed before it can say so, the next start serves
+/// what it finds, and then the power goes.
+fn failed_then_killed(seed: u64, options: LogOptions) -> Result<(), String> {
+    let mut bench = Bench::new(seed, WorldOptions { loss: Loss::All, ..WorldOptions::calm() }, options);
+    let mut rng = Rng::new(seed);
+    bench.append(exact_batch(&mut rng, 4096));
+    bench.quiesce();
+    let_four_blocks_fit_a_write(&mut bench);
+    match options.ack_after {
+        AckAfter::Sync => bench.world.inject(Rule::new(OpKind::Write, Fault::Error(libc::EIO)).path(".log")),
+        _ => bench.world.inject(Rule::new(OpKind::Sync, Fault::Error(libc::EIO)).path(".log")),
+    }
+    for _ in 0..4 {
+        let batch = exact_batch(&mut rng, 4096);
+        bench.try_append(batch).expect("there is room");
+    }
+    bench.commit();
+    while bench.log.offline().is_none() {
+        bench.turn();
+        bench.log.flush(&mut bench.io);
+    }
+    bench.world.clear_faults();
+    bench.world.kill_process();
+    bench.world.wait_for_lock();
+    let stats = bench.restart(None)?;
+    assert!(stats.rewritten_bytes <= stats.scanned_bytes + 4096);
+    // From here on what was found is acknowledged.
+    bench.lossy = false;
+    if seed % 2 == 1 {
+        bench.append(batch(&mut rng, 3000, 2));
+        bench.settle();
+        bench.lossy = options.ack_after != AckAfter::Sync;
+    }
+    bench.power_cut();
+    bench.restart(None)?;
+    bench.check_all();
+    Ok(())
+}
+
+#[test]
+fn trusting_what_a_failed_write_left_is_caught() {
+    is_caught(|m| m.trust_what_is_found = true, 20, failed_then_killed);
+}
+
+#[test]
+fn trusting_what_a_failed_sync_left_is_caught() {
+    // The same where writes are synced later.
+    let scenario = |seed, options| failed_then_killed(seed, LogOptions { ack_after: AckAfter::Write, ..options });
+    is_caught(|m| m.trust_what_is_found = true, 4, scenario);
+}
+
+#[test]
+fn trusting_a_checkpoint_whose_sync_failed_is_caught() {
+    // It says that the log begins later; the next start removes segments by it, and the power goes.
+    let scenario = |seed: u64, options: LogOptions| {
+        let mut bench = Bench::new(seed, WorldOptions { loss: Loss::All, ..WorldOptions::calm() }, options);
+        let mut rng = Rng::new(seed);
+        bench.append(batch(&mut rng, 3000, 2));
+        bench.settle();
+        bench.log.checkpoint(&mut bench.io);
+        for _ in 0..30 {
+            bench.append(batch(&mut rng, 6000, 2));
+            bench.quiesce();
+        }
+        bench.world.inject(Rule::new(OpKind::Sync, Fault::Error(libc::EIO)).path("checkpoint"));
+        let high_watermark = bench.log.high_watermark();
+        bench.log.delete_records(&mut bench.io, high_watermark).expect("in range");
+        while bench.log.offline().is_none() {
+            bench.turn();
+        }
+        bench.world.clear_faults();
+        bench.world.kill_process();
+        bench.world.wait_for_lock();
+        bench.restart(None)?;
+        let log_start = bench.log_start;
+        assert_eq!(log_start, high_watermark);
+        bench.power_cut();
+        bench.restart(None)?;
+        match bench.log_start >= log_start {
+            true => Ok(()),
+            false => Err(format!("the log start went back from {log_start} to {}", bench.log_start)),
+        }
+    };
+    is_caught(|m| m.trust_what_is_found = true, 2, scenario);
 }
 
 #[test]
