@@ -1,33 +1,49 @@
 //! A new image of the metadata: what it changes on this shard, deletions above all.
 //!
 //! A deletion is durable before its image comes. The partition's directory is renamed away, then removed file by file;
-//! when all of a topic's directories on this shard are gone the controller is told. What a stop interrupts, the next
-//! start finishes ([`Broker::remove_left_over`]).
+//! when all of a topic's directories on this shard are gone the controller is told: until then its name is not free.
+//! What fails is tried again, less and less often. What a stop interrupts, the next start finishes
+//! ([`Broker::remove_left_over`]).
 
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use std::collections::BTreeMap;
+use std::time::Duration;
+
 use rustc_hash::FxHashMap;
 
 use super::broker::Broker;
 use super::bus::{CONTROLLER, Message};
+use super::partitions::Partition;
 use super::token::{self, Kind};
 use crate::base::coverage;
 use crate::base::mutant;
+use crate::base::time::Monotonic;
 use crate::controller::controller::Event;
-use crate::controller::image::Image;
+use crate::controller::image::{DeletedTopic, Image};
 use crate::io::{Completion, Io, Op, OpenOptions, Outcome};
-use crate::model::id::{PartitionIndex, TopicId};
+use crate::model::configs::TopicConfig;
+use crate::model::id::{PartitionIndex, TopicId, TopicIdPartition};
 use crate::protocol::error::ErrorCode;
 use crate::storage::layout::{self, FileName};
-use crate::storage::{Events, Removal};
+use crate::storage::{Events, Identity, Log, Removal};
+
+/// How long a directory that could not be renamed or removed is left alone at first, and at most. Whoever waits for
+/// its name waits for that; a disk that fails for good is asked once a minute.
+const RETRY_MIN: Duration = Duration::from_secs(1);
+const RETRY_MAX: Duration = Duration::from_secs(60);
 
 /// Deleted topics whose directories this shard is removing: how many of them are left, and the removals under way.
 #[derive(Default)]
 pub struct Removals {
     left: FxHashMap<TopicId, usize>,
+    /// Those that the start could not finish, until the first image comes.
+    left_over: FxHashMap<TopicId, usize>,
     running: FxHashMap<u32, Removal>,
+    /// What failed, by slot: when it is tried again, and how long that was put off.
+    failed: BTreeMap<u32, (Monotonic, Duration)>,
 }
 
 impl<I: Io> Broker<I> {
@@ -47,12 +63,13 @@ impl<I: Io> Broker<I> {
             let slots: Vec<u32> = (0..deleted.partition_count)
                 .filter_map(|index| {
                     let partition = PartitionIndex(index);
-                    self.partitions.find(crate::model::id::TopicIdPartition { topic: id, partition })
+                    self.partitions.find(TopicIdPartition { topic: id, partition })
                 })
                 .collect();
-            self.removals.left.insert(id, slots.len());
+            let left = slots.len() + self.removals.left_over.remove(&id).unwrap_or(0);
+            self.removals.left.insert(id, left);
             self.forget_topic(id, &deleted.name);
-            if slots.is_empty() {
+            if left == 0 {
                 self.tell_removed(id);
             }
             for slot in slots {
@@ -96,10 +113,8 @@ impl<I: Io> Broker<I> {
     /// What the log of a deleted partition tells: once its directory is renamed, its removal begins.
     pub(super) fn react_to_deletion(&mut self, slot: u32, events: Events) {
         if events.left_over {
-            // Its name is not free: the controller must not hear that it is. The next start tries again.
-            let partition = self.partitions.get_mut(slot);
-            partition.is_removed = true;
-            self.removals.left.insert(partition.id.topic, usize::MAX);
+            // Its name is not free: the controller must not hear that it is.
+            self.retry_removal(slot);
         } else if events.closed {
             let dir = self.partitions.get_mut(slot).log.deleted_dir();
             let removal = Removal::start(&mut self.io, token::base(Kind::Removal, slot, 0), dir);
@@ -116,13 +131,39 @@ impl<I: Io> Broker<I> {
             Ok(true) => {}
             Err(error) => {
                 let dir = self.partitions.get_mut(slot).log.deleted_dir();
-                tracing::warn!(dir = %dir.display(), %error, "not removed; the next start tries again");
+                tracing::warn!(dir = %dir.display(), %error, "not removed; it is tried again");
+                self.removals.running.remove(&slot);
+                return self.retry_removal(slot);
             }
         }
         coverage::hit("deletion: directory removed");
         self.removals.running.remove(&slot);
+        self.removals.failed.remove(&slot);
         self.partitions.get_mut(slot).is_removed = true;
         self.forget_deleted(slot);
+    }
+
+    /// What is to be done with a deleted partition's directory has failed: later it is begun again.
+    fn retry_removal(&mut self, slot: u32) {
+        coverage::hit("deletion: is tried again");
+        let now = self.now.monotonic;
+        let wait = self.removals.failed.get(&slot).map_or(RETRY_MIN, |(_, wait)| (*wait * 2).min(RETRY_MAX));
+        self.removals.failed.insert(slot, (now + wait, wait));
+    }
+
+    /// Begins removals again that failed a while ago. For the slow tick.
+    pub(super) fn retry_removals(&mut self) {
+        let now = self.now.monotonic;
+        let is_due = |slot: &u32, at: Monotonic| at <= now && !self.removals.running.contains_key(slot);
+        let due: Vec<u32> =
+            self.removals.failed.iter().filter(|(slot, (at, _))| is_due(slot, *at)).map(|(slot, _)| *slot).collect();
+        for slot in due {
+            let partition = self.partitions.get_mut(slot);
+            if partition.log.is_quiet() && !self.is_stopping() {
+                let events = self.partitions.get_mut(slot).log.delete_files(&mut self.io);
+                self.react_to_deletion(slot, events);
+            }
+        }
     }
 
     fn forget_deleted(&mut self, slot: u32) {
@@ -131,7 +172,9 @@ impl<I: Io> Broker<I> {
             return;
         }
         let topic = self.partitions.remove(slot).id.topic;
-        if let Some(left) = self.removals.left.get_mut(&topic) {
+        if let Some(left) = self.removals.left_over.get_mut(&topic) {
+            *left -= 1;
+        } else if let Some(left) = self.removals.left.get_mut(&topic) {
             *left -= 1;
             if *left == 0 {
                 self.tell_removed(topic);
@@ -146,6 +189,7 @@ impl<I: Io> Broker<I> {
         if image.deleted_topics().next().is_none() {
             return;
         }
+        let mut removed = Vec::new();
         for (id, deleted) in image.deleted_topics() {
             coverage::hit("deletion: finished by a start");
             let share = (0..deleted.partition_count).skip(usize::from(self.shard.0));
@@ -153,19 +197,24 @@ impl<I: Io> Broker<I> {
                 let partition = PartitionIndex(index);
                 let dir = self.options.layout.partition_dir(&deleted.name, partition);
                 let deleted_dir = self.options.layout.deleted_dir(id, partition);
-                if let Err(error) = self.rename_left_over(dir, &deleted_dir, id) {
-                    tracing::warn!(dir = %deleted_dir.display(), %error, "not renamed");
-                    // Its name may not be free: the controller must not hear that it is.
-                    self.removals.left.insert(id, usize::MAX);
-                    continue;
+                let renamed = self.rename_left_over(dir, &deleted_dir, id);
+                match renamed.and_then(|()| self.remove_directory(&deleted_dir)) {
+                    Ok(()) => removed.push((id, partition, deleted)),
+                    Err(error) => {
+                        tracing::warn!(dir = %deleted_dir.display(), %error, "not removed; it is tried again");
+                        // Its name may not be free: the controller must not hear that it is.
+                        self.remove_later(id, partition, deleted);
+                    }
                 }
-                self.remove_directory(&deleted_dir);
             }
         }
         // The controller forgets a deletion once every shard has told that its directories are gone.
         let path = self.options.layout.topics_dir();
         if let Err(error) = self.io.run(Op::SyncDir { path }) {
-            tracing::warn!(%error, "removed directories may be back after a power cut");
+            tracing::warn!(%error, "removed directories may be back after a power cut; it is tried again");
+            for (id, partition, deleted) in removed {
+                self.remove_later(id, partition, deleted);
+            }
         }
     }
 
@@ -196,15 +245,39 @@ impl<I: Io> Broker<I> {
         }
     }
 
-    fn remove_directory(&mut self, dir: &Path) {
-        let Ok(Outcome::Listed(entries)) = self.io.run(Op::List { path: dir.to_owned() }) else { return };
+    /// Removes a directory that nobody uses. It not being there is success.
+    fn remove_directory(&mut self, dir: &Path) -> io::Result<()> {
+        let entries = match self.io.run(Op::List { path: dir.to_owned() }) {
+            Ok(Outcome::Listed(entries)) => entries,
+            Ok(outcome) => panic!("a listing completed with {outcome:?}"),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(error),
+        };
         for entry in entries {
-            if let Err(error) = self.io.run(Op::Remove { path: dir.join(&entry.name) }) {
-                tracing::warn!(dir = %dir.display(), file = entry.name, %error, "not removed");
-            }
+            self.io.run(Op::Remove { path: dir.join(&entry.name) })?;
         }
-        if let Err(error) = self.io.run(Op::RemoveDir { path: dir.to_owned() }) {
-            tracing::warn!(dir = %dir.display(), %error, "not removed");
-        }
+        self.io.run(Op::RemoveDir { path: dir.to_owned() })?;
+        Ok(())
+    }
+
+    /// The start could not remove a deleted partition's directory: it is done while the shard serves, as for one that
+    /// is deleted then.
+    fn remove_later(&mut self, topic: TopicId, partition: PartitionIndex, deleted: &DeletedTopic) {
+        let (slot, generation) = self.partitions.next_slot();
+        let identity = Identity {
+            topic_id: topic,
+            partition,
+            parent: self.options.layout.topics_dir(),
+            dir: self.options.layout.partition_dir(&deleted.name, partition),
+        };
+        let config = TopicConfig::resolve(&self.options.config, &Default::default()).expect("defaults fit");
+        let options = self.log_options(&config);
+        let log =
+            Log::new_deleted(token::base(Kind::Log, slot, generation).0, identity, options, self.resources.clone());
+        let id = TopicIdPartition { topic, partition };
+        self.partitions.insert(Partition::new(id, deleted.name.clone(), Arc::new(config), log));
+        self.partitions.unlist(slot);
+        *self.removals.left_over.entry(topic).or_default() += 1;
+        self.retry_removal(slot);
     }
 }

@@ -4,7 +4,7 @@ use super::history::Told;
 use crate::base::coverage::Counts;
 
 /// The branches that a long simulation must go through again and again.
-pub const BRANCHES: [&str; 115] = [
+pub const BRANCHES: [&str; 116] = [
     "checkpoint: durable",
     "checkpoint: of a log that closes",
     "checkpoint: waits for its bytes",
@@ -22,6 +22,7 @@ pub const BRANCHES: [&str; 115] = [
     "compaction: the map is full",
     "deletion: directory removed",
     "deletion: finished by a start",
+    "deletion: is tried again",
     "end: kill",
     "end: power cut",
     "end: stop",

@@ -8,11 +8,13 @@ use std::io;
 use std::path::PathBuf;
 
 use crate::io::{Io, Op, Outcome, Token};
+use crate::model::id::LeaderEpoch;
 
 use super::event::Events;
 use super::job::{Job, JobKind, Milestone, Step};
 use super::layout;
-use super::log::{Log, State};
+use super::log::{Identity, Log, Resources, State};
+use super::options::LogOptions;
 
 impl Log {
     /// Where [`Log::delete_files`] renames the directory to.
@@ -21,10 +23,18 @@ impl Log {
         identity.parent.join(layout::deleted_dir_name(identity.topic_id, identity.partition))
     }
 
+    /// A log of which there is nothing to do but [`delete_files`](Log::delete_files): what an earlier process left.
+    pub fn new_deleted(token_base: u64, identity: Identity, options: LogOptions, shared: Resources) -> Log {
+        let mut log = Log::new(token_base, identity, options, LeaderEpoch(0), shared);
+        log.state = State::Deleted;
+        log
+    }
+
     /// Renames the directory away, durably; `Events::closed` tells when, and then [`Removal`] may begin, unless it
-    /// comes with `Events::left_over`. Appends and
-    /// reads are refused from now on, but writes and reads under way complete, and the log must take their
-    /// completions ([`Log::is_quiet`]). The deletion itself must be durable before.
+    /// comes with `Events::left_over`: then it may be tried again. A directory that is not there any more counts as
+    /// renamed: an earlier attempt may have come so far. Appends and reads are refused from now on, but writes and
+    /// reads under way complete, and the log must take their completions ([`Log::is_quiet`]). The deletion itself must
+    /// be durable before.
     pub fn delete_files(&mut self, io: &mut impl Io) -> Events {
         let had_directory = self.state != State::Absent || !self.segments.is_empty();
         self.state = State::Deleted;
@@ -75,8 +85,8 @@ impl Removal {
     }
 
     /// Takes a completion. `Ok(true)`: the directory is gone, durably, so that whoever remembers the deletion may
-    /// forget it. What is missing already counts as removed; any other error ends the removal, and the next start
-    /// tries again.
+    /// forget it. What is missing already counts as removed; any other error ends the removal, and it is to be begun
+    /// again.
     pub fn resume(&mut self, io: &mut impl Io, result: io::Result<Outcome>) -> io::Result<bool> {
         match result {
             Ok(Outcome::Listed(entries)) => self.left = Some(entries.into_iter().map(|entry| entry.name).collect()),

@@ -366,7 +366,10 @@ impl Log {
             tracing::error!(partition = %self.identity.dir.display(), %cause, "partition goes offline");
             self.offline = Some(cause);
             self.events.offline = true;
-            self.jobs.clear();
+            // A directory that is being deleted goes all the same.
+            if self.state != State::Deleted {
+                self.jobs.clear();
+            }
         }
     }
 

@@ -399,7 +399,9 @@ impl Log {
                 continue;
             }
             job.running = true;
-            job.forgiving = matches!(step, Step::Remove(_));
+            // Of a deleted directory: it may never have been made, or an earlier attempt may have renamed it.
+            let may_be_renamed = job.kind == JobKind::Delete && matches!(step, Step::Rename { .. });
+            job.forgiving = matches!(step, Step::Remove(_)) || may_be_renamed;
             let op = job.op(step);
             self.step_running = true;
             io.submit(self.token(OpKind::Job), op);
@@ -452,7 +454,7 @@ impl Log {
             JobKind::Swap => self.fail("swapping a compacted segment in", error),
             JobKind::Delete => {
                 // The metadata says that it is deleted: a directory that is left is never adopted.
-                tracing::warn!(partition = %self.identity.dir.display(), %error, "directory not renamed");
+                tracing::warn!(partition = %self.identity.dir.display(), %error, "directory not renamed; it is tried again");
                 (self.events.closed, self.events.left_over) = (true, true);
             }
         }

@@ -418,3 +418,43 @@ fn retention_frees_whole_segments_and_the_last_one_too() {
     bench.restart(None).expect("everything is there");
     bench.check_all();
 }
+
+#[test]
+fn a_write_that_fails_after_the_deletion_does_not_keep_the_directory() {
+    // It is under way when the partition is deleted, and fails while the directory is being renamed.
+    let mut bench = Bench::new(30, WorldOptions::calm(), small());
+    let mut rng = Rng::new(30);
+    bench.append(batch(&mut rng, 3000, 1)).expect("the power is on");
+    bench.quiesce();
+    bench.world.inject(Rule::new(OpKind::Write, Fault::Error(libc::EIO)).path(".log"));
+    bench.try_append(batch(&mut rng, 3000, 1)).expect("there is room");
+    bench.commit();
+    let events = bench.log.delete_files(&mut bench.io);
+    bench.events.merge(events);
+    for _ in 0..20 {
+        bench.turn();
+    }
+    assert!(bench.log.offline().is_some() && bench.log.is_quiet());
+    assert!(bench.events.closed && !bench.events.left_over);
+    assert!(bench.world.list("/data/topics/t-0").is_err());
+}
+
+#[test]
+fn a_deletion_that_failed_may_be_asked_for_again() {
+    // The renaming fails, then its sync, then nothing: the third attempt finds the directory renamed.
+    let mut bench = Bench::new(31, WorldOptions::calm(), small());
+    bench.append(batch(&mut Rng::new(31), 3000, 1)).expect("the power is on");
+    bench.quiesce();
+    bench.world.inject(Rule::new(OpKind::Rename, Fault::Error(libc::EIO)).times(1));
+    bench.world.inject(Rule::new(OpKind::SyncDir, Fault::Error(libc::EIO)).times(1));
+    for is_left_over in [true, true, false] {
+        bench.events = Events::default();
+        let events = bench.log.delete_files(&mut bench.io);
+        bench.events.merge(events);
+        for _ in 0..20 {
+            bench.turn();
+        }
+        assert!(bench.events.closed && bench.events.left_over == is_left_over);
+    }
+    assert!(bench.world.list("/data/topics/t-0").is_err());
+}
