@@ -216,6 +216,7 @@ impl<I: Io> Broker<I> {
         self.tend_coordinators();
         self.retry_markers();
         self.retry_removals();
+        self.retry_materialized();
         self.io.pool().trim_unused();
         let retention = Duration::from_millis(self.options.config.log_retention_check_interval_ms);
         if now.since(self.tended_at) >= TEND.min(retention) && !self.is_stopping() {

@@ -23,6 +23,7 @@ use crate::controller::topics::TopicRef;
 use crate::io::Io;
 use crate::model::id::{ShardId, TopicIdPartition};
 use crate::protocol::error::ErrorCode;
+use crate::storage::Offline;
 use crate::telemetry::Counters;
 
 /// The shard that runs the controller.
@@ -112,6 +113,8 @@ pub(super) enum Pending {
 pub struct Waiting {
     pending: FxHashMap<u64, Pending>,
     asked: u64,
+    /// Partitions that have data, which the controller had no room to record.
+    materialized: Vec<TopicIdPartition>,
 }
 
 impl<I: Io> Broker<I> {
@@ -173,8 +176,13 @@ impl<I: Io> Broker<I> {
                 let known = partitions.into_iter().filter(|partition| !unknown.contains(partition));
                 known.for_each(|partition| self.allow_serving(partition));
             }
-            // The metadata log has failed: without its record the partition must not acknowledge anything.
-            (Pending::Materialize(_), Err(_)) => {}
+            (Pending::Materialize(partitions), Err(ControllerError::Overloaded)) => {
+                self.waiting.materialized.extend(partitions);
+            }
+            // Without its record the partition must not acknowledge anything, and there will be none in this life.
+            (Pending::Materialize(partitions), Err(error)) => {
+                partitions.into_iter().for_each(|partition| self.refuse_serving(partition, &error));
+            }
             (pending, result) => panic!("{result:?} is no answer to {pending:?}"),
         }
     }
@@ -184,6 +192,20 @@ impl<I: Io> Broker<I> {
             let events = self.partitions.get_mut(slot).log.allow_serving();
             self.react(slot, events);
         }
+    }
+
+    fn refuse_serving(&mut self, partition: TopicIdPartition, error: &ControllerError) {
+        if let Some(slot) = self.partitions.find(partition) {
+            let log = &mut self.partitions.get_mut(slot).log;
+            log.take_offline(Offline::Failed { what: "recording that it has data", error: error.to_string() });
+            let events = log.take_events();
+            self.react(slot, events);
+        }
+    }
+
+    /// Asks the controller again to record what it had no room for. For the slow tick.
+    pub(super) fn retry_materialized(&mut self) {
+        self.materialized.append(&mut self.waiting.materialized);
     }
 
     /// Asks the controller to record that partitions have data, all of this turn at once.
