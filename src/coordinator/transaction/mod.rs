@@ -23,7 +23,8 @@
 //! 3. **end** decides, and is answered when the decision is durable. It is asked again after a lost answer: the same
 //!    decision is a success once it is complete and CONCURRENT_TRANSACTIONS before; another one INVALID_TXN_STATE.
 //!    With the second transaction protocol each end raises the epoch, so that nothing late of the old transaction
-//!    passes for the new one; and an abort is a success where nothing was begun, for its client does not know.
+//!    passes for the new one; and an abort is a success where nothing was begun, for its client does not know. Its end
+//!    may come before its transaction: too soon after the one before it hears CONCURRENT_TRANSACTIONS.
 //! 4. Markers go to every partition of the transaction, again and again until each is durable, over restarts too
 //!    ([`Transactions::begin`]). Then the transaction is complete; until then the next cannot begin, and the first
 //!    **add** of it waits instead of having to ask again. Completion itself is written late, in the record that begins

@@ -651,6 +651,7 @@ fn an_abort_of_the_second_protocol_is_a_success_where_nothing_was_begun() {
     for state in [TransactionState::Empty, TransactionState::CompleteCommit, TransactionState::CompleteAbort] {
         let mut world = World::new();
         let producer = world.place(state, 3, 2);
+        world.now += 2000;
         assert_eq!(world.end_as(producer, true, 2), Err(TransactionError::InvalidTxnState), "{state:?}");
         let next = world.end_as(producer, false, 2).expect("aborted");
         assert_eq!((next.0, epoch(next)), (producer.0, 4), "{state:?}");
@@ -675,6 +676,39 @@ fn world_with_the_last_epoch() -> (World, Producer) {
     assert!(world.end_as(next, false, 2).is_ok());
     world.finish();
     (world, next)
+}
+
+#[test]
+fn an_end_that_overtakes_the_records_of_its_transaction_is_to_come_again() {
+    // Java's clients of the second protocol do that on a busy machine, and give up for good when told anything else.
+    let mut world = World::new();
+    let producer = world.init(None).expect("a new id");
+    let overtaking = Err(TransactionError::ConcurrentTransactions);
+    assert_eq!(world.end_as(producer, true, 2), overtaking);
+    let add = world.begin_add(producer, "t", 0, 2);
+    world.settle();
+    assert!(world.told(add).expect("told").is_ok());
+    let next = world.end_as(producer, true, 2).expect("decided");
+    // Of the next transaction, while the markers of this one are on their way and when it is complete.
+    for commits in [true, false] {
+        assert_eq!(world.end_as(next, commits, 2), overtaking);
+    }
+    world.finish();
+    world.now += 1000;
+    assert_eq!(world.end_as(next, true, 2), overtaking);
+    let add = world.begin_add(next, "t", 0, 2);
+    world.settle();
+    assert!(world.told(add).expect("told").is_ok());
+    let next = world.end_as(next, true, 2).expect("decided");
+    world.finish();
+    // It is no transaction that comes late, but none.
+    world.now += 2000;
+    assert_eq!(world.end_as(next, true, 2), Err(TransactionError::InvalidTxnState));
+    // The same where the producer id is another one.
+    let last = world.place(TransactionState::Ongoing, i16::MAX - 1, 2);
+    let next = world.end_as(last, true, 2).expect("decided");
+    assert_ne!(next.0, last.0);
+    assert_eq!(world.end_as(next, true, 2), overtaking);
 }
 
 #[test]

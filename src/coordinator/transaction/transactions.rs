@@ -9,6 +9,12 @@ use crate::model::limits::{TRANSACTION_PARTITIONS_SIZE_BYTES_MAX, TRANSACTIONAL_
 use super::event::{Context, Effect, Markers, Producer, TransactionError, Written};
 use super::metadata::{Metadata, Partitions, TransactionState, is_exhausted};
 
+/// For so long after the last end an end of the second protocol that has nothing to commit is told to come again. Java's
+/// producer looks at what it has buffered and at what it is to ask next one after the other; where its thread is kept
+/// waiting in between, as on a busy machine, the end of a transaction overtakes the records of it (as seen with clients
+/// 4.3). Told INVALID_TXN_STATE, which is right, it gives up for good; told to ask again it sends the records first.
+const OVERTAKEN_MS_MAX: i64 = 2000;
+
 /// A change that is being written.
 #[derive(Debug)]
 struct Pending<T> {
@@ -292,6 +298,10 @@ impl<T> Transactions<T> {
             // Before anything else: it may change the producer id.
             return Err(TransactionError::ConcurrentTransactions);
         }
+        if is_v2 && metadata.state.is_prepared() && metadata.next_producer() == (producer_id, epoch) {
+            // The end of the next transaction, of which nothing was begun here, has come before this one is complete.
+            return Err(TransactionError::ConcurrentTransactions);
+        }
         // A client of the second protocol that asks again names the epoch before the one that its end has made.
         let is_retry = is_v2 && metadata.is_v2();
         let raised = is_retry && epoch.0 >= 0 && i32::from(own.0) == i32::from(epoch.0) + 1;
@@ -321,10 +331,12 @@ impl<T> Transactions<T> {
                 }
                 Ok(Ok(metadata.prepared(commits, client_version, next_id, context.now.wall)))
             }
-            (TransactionState::CompleteCommit | TransactionState::CompleteAbort, _)
-                if is_v2 && !raised && !replaced =>
-            {
-                Err(TransactionError::InvalidTxnState)
+            (state, true) if is_v2 && !raised && !replaced && state.may_expire() => {
+                let is_overtaking = context.now.wall.0.saturating_sub(metadata.last_update.0) < OVERTAKEN_MS_MAX;
+                match is_overtaking {
+                    true => Err(TransactionError::ConcurrentTransactions),
+                    false => Err(TransactionError::InvalidTxnState),
+                }
             }
             (TransactionState::CompleteCommit, true) | (TransactionState::CompleteAbort, false) => Ok(Err(answer)),
             (TransactionState::PrepareCommit, true) | (TransactionState::PrepareAbort, false) => {
