@@ -201,10 +201,12 @@ impl FetchSessions {
     }
 
     /// Decides whether a partition belongs into the answer of `plan_session`, and remembers what the client is told.
-    /// An error is told every time and makes the next answer include the partition again.
+    /// An error is told every time and makes the next answer include the partition again. Of a session that ended while
+    /// its fetch waited, as when its consumer closes it, what was told is not known any more.
     pub fn tell(&mut self, session_id: i32, incremental: bool, key: &(TopicRef, PartitionIndex), told: Told) -> bool {
-        let Some(session) = self.sessions.get_mut(&session_id) else { return true };
-        let Some(&position) = session.positions.get(key) else { return true };
+        let is_told = !incremental || told.is_error || told.has_records;
+        let Some(session) = self.sessions.get_mut(&session_id) else { return is_told };
+        let Some(&position) = session.positions.get(key) else { return is_told };
         let member = &mut session.members[position];
         let news = told.is_error
             || told.has_records
@@ -302,6 +304,20 @@ mod tests {
         assert!(!sessions.tell(next.session_id, true, &key("t", 0), told(false, 5)));
         assert!(sessions.tell(next.session_id, true, &key("t", 1), told(false, 6)), "its high watermark moved");
         assert!(sessions.tell(next.session_id, true, &key("t", 0), told(true, 5)));
+    }
+
+    #[test]
+    fn a_fetch_whose_session_ends_meanwhile_is_told_records_and_errors_only() {
+        // A consumer that closes sends the end of its session behind a fetch that waits.
+        let (mut sessions, mut rng, now) = (FetchSessions::new(10), Rng::new(1), Monotonic(0));
+        let id = sessions.begin((0, 0), vec![want("t", 0, 0)], &[], &mut rng, now).expect("new").session_id;
+        assert!(sessions.tell(id, false, &key("t", 0), told(false, 5)));
+        let waiting = sessions.begin((id, 1), vec![], &[], &mut rng, now).expect("known");
+        let end = sessions.begin((id, EPOCH_FINAL), vec![], &[], &mut rng, now).expect("ended");
+        assert_eq!((end.session_id, end.wanted.len(), sessions.len()), (0, 0, 0));
+        assert!(!sessions.tell(waiting.session_id, true, &key("t", 0), told(false, 5)));
+        assert!(sessions.tell(waiting.session_id, true, &key("t", 0), told(true, 6)));
+        assert!(sessions.tell(0, false, &key("t", 0), told(false, 5)), "without a session all is told");
     }
 
     #[test]
