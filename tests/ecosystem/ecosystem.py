@@ -67,7 +67,7 @@ def tried(name, seed):
 work = a.dir or pathlib.Path(tempfile.mkdtemp(prefix="ecosystem-"))
 first = Trial("ecosystem", a, work)
 say(f"seed {first.seed}; {a.seconds:g} seconds each; data and logs in {work}")
-results = [tried(name, first.seed) for name in a.only or PROGRAMS]
+results = [tried(name, first.seed) for name in dict.fromkeys(a.only or PROGRAMS)]
 first.violations = [wrong for result in results for wrong in result["violations"]]
 first.tear_down()
 say("\n" + "\n".join("".join(f"{row[column]:<{13 if column == 'program' else 15}}" for column in COLUMNS).rstrip()
