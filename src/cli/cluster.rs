@@ -8,6 +8,7 @@ use serde_json::json;
 
 use super::output::Output;
 use super::remote::RawRemote;
+use crate::base::units::counted;
 use crate::client::StoredBytes;
 use crate::model::id::BrokerId;
 
@@ -83,11 +84,11 @@ fn describe(raw: &RawDescribe) -> anyhow::Result<()> {
         return Ok(out.flush()?);
     }
     out.heading(&format!(
-        "cluster {}: {} brokers, {} topics, {} partitions, {}",
+        "cluster {}: {}, {}, {}, {}",
         cluster.cluster_id,
-        rows.len(),
-        info.topics.len(),
-        partitions.sum,
+        counted(rows.len() as u64, "broker"),
+        counted(info.topics.len() as u64, "topic"),
+        counted(partitions.sum as u64, "partition"),
         readable_size(bytes.sum)
     ))?;
     let cells: Vec<Vec<String>> = rows

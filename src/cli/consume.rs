@@ -13,7 +13,7 @@ use super::format::{OutputFormat, RecordWriter};
 use super::output::Output;
 use super::remote::{RawRemote, unescape};
 use crate::base::time::Timestamp;
-use crate::base::units::human_bytes;
+use crate::base::units::{counted, human_bytes};
 use crate::client::{Client, ClientError, EARLIEST, FetchOptions, Fetched, Fetcher, IsolationLevel, LATEST};
 use crate::model::id::Offset;
 
@@ -119,8 +119,8 @@ pub fn command(raw: RawConsume) -> anyhow::Result<()> {
     if raw.summary {
         let seconds = started.elapsed().as_secs_f64().max(1e-9);
         eprintln!(
-            "{} records, {} in {seconds:.2} s: {:.0} records/s, {:.1} MB/s",
-            seen.records,
+            "{}, {} in {seconds:.2} s: {:.0} records/s, {:.1} MB/s",
+            counted(seen.records, "record"),
             human_bytes(seen.bytes),
             seen.records as f64 / seconds,
             seen.bytes as f64 / 1e6 / seconds

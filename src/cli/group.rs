@@ -11,6 +11,7 @@ use super::format::time::parse_timestamp;
 use super::output::Output;
 use super::remote::RawRemote;
 use crate::base::time::Timestamp;
+use crate::base::units::counted;
 use crate::client::{
     Client, ClientError, EARLIEST, GroupDescription, GroupMember, GroupOffset, IsolationLevel, LATEST, TopicPartition,
 };
@@ -269,7 +270,6 @@ fn at(
 }
 
 fn describe_text(out: &mut Output, name: &str, group: &GroupDescription, places: &[Place]) -> std::io::Result<()> {
-    let count = group.members.len();
     let protocol = match group.protocol.as_str() {
         "" => String::new(),
         protocol => format!(", {protocol}"),
@@ -279,10 +279,10 @@ fn describe_text(out: &mut Output, name: &str, group: &GroupDescription, places:
         None => String::new(),
     };
     out.heading(&format!(
-        "{name}: {}, {}{protocol}{epochs}, {count} member{}, coordinator {}",
+        "{name}: {}, {}{protocol}{epochs}, {}, coordinator {}",
         group.state,
         if group.protocol_type.is_empty() { "no type" } else { &group.protocol_type },
-        if count == 1 { "" } else { "s" },
+        counted(group.members.len() as u64, "member"),
         group.coordinator
     ))?;
     let rows: Vec<Vec<String>> = places

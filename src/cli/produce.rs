@@ -20,7 +20,7 @@ use super::remote::{RawRemote, unescape};
 use super::size::parse_size_bytes;
 use crate::base::rng::Rng;
 use crate::base::time::Timestamp;
-use crate::base::units::human_bytes;
+use crate::base::units::{counted, human_bytes};
 use crate::client::{OutRecord, Producer, ProducerOptions, Totals};
 use crate::model::compression::Codec;
 
@@ -320,10 +320,10 @@ impl Progress {
 fn summary(totals: Totals, elapsed: Duration, complete: bool) -> String {
     let seconds = elapsed.as_secs_f64().max(1e-9);
     format!(
-        "{} records, {} in {} batches ({} sent) in {seconds:.2} s: {:.0} records/s, {:.1} MB/s{}",
-        totals.record_count,
+        "{}, {} in {} ({} sent) in {seconds:.2} s: {:.0} records/s, {:.1} MB/s{}",
+        counted(totals.record_count, "record"),
         human_bytes(totals.record_bytes),
-        totals.batch_count,
+        counted(totals.batch_count, "batch"),
         human_bytes(totals.batch_bytes),
         totals.record_count as f64 / seconds,
         totals.record_bytes as f64 / 1e6 / seconds,

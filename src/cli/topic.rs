@@ -11,6 +11,7 @@ use super::exit::{Failed, UsageError};
 use super::output::Output;
 use super::remote::RawRemote;
 use super::topic_change::{self, RawAlter, RawDeleteRecords};
+use crate::base::units::counted;
 use crate::client::{Client, ConfigEntry, EARLIEST, IsolationLevel, LATEST, NewTopic, TopicInfo, code_name};
 use crate::protocol::ErrorCode;
 
@@ -362,7 +363,7 @@ pub(super) fn key_value(pair: &str) -> Result<(String, String), UsageError> {
 
 /// `6 partitions`.
 pub(super) fn partitions_text(count: i32) -> String {
-    format!("{count} partition{}", if count == 1 { "" } else { "s" })
+    counted(u64::try_from(count).unwrap_or(0), "partition")
 }
 
 fn ids(brokers: &[crate::model::id::BrokerId]) -> String {

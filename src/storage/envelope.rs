@@ -187,7 +187,7 @@ mod tests {
             assert_eq!(open(KIND, &sealed[..cut]).err(), Some(EnvelopeError::Truncated));
         }
         assert!(open(KIND, &sealed[..end]).is_ok());
-        let other = Kind { magic: *b"ottlaXXX", ..KIND };
+        let other = Kind { magic: *b"ottlaYes", ..KIND };
         assert_eq!(open(other, &sealed).err(), Some(EnvelopeError::Magic));
         assert_eq!(size_of_envelope(other, &sealed), None);
         assert_eq!(open(KIND, &[0; 4096]).err(), Some(EnvelopeError::Magic));

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::{Findings, metadata};
 use crate::base::time::Timestamp;
-use crate::base::units::human_bytes;
+use crate::base::units::{counted, human_bytes};
 use crate::cli::exit::UsageError;
 use crate::cli::format::time::date_time;
 use crate::cli::output::Output;
@@ -178,7 +178,7 @@ fn inspect_clean_stop(bytes: &AlignedVec<16>, as_json: bool, out: &mut Output) -
         }
     }
     if !as_json {
-        writeln!(out, "clean stop of {} partitions", partitions.len())?;
+        writeln!(out, "clean stop of {}", counted(partitions.len() as u64, "partition"))?;
     }
     Ok(Findings { problems, document: json!({ "kind": "clean stop", "partitions": partitions }) })
 }

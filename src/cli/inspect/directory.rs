@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::archive::{read_aligned, read_sidecar, state_text};
 use super::scan::{self, Ending, SegmentScan};
 use super::{Findings, metadata, segment_json};
-use crate::base::units::human_bytes;
+use crate::base::units::{counted, human_bytes};
 use crate::cli::exit::UsageError;
 use crate::cli::output::Output;
 use crate::model::id::{Offset, TopicId};
@@ -177,9 +177,9 @@ fn partition_text(out: &mut Output, partition: &Partition) -> std::io::Result<()
     let (start, end) = partition.range();
     writeln!(
         out,
-        "topic id {}, offsets {start} to {end}, {} records, {}",
+        "topic id {}, offsets {start} to {end}, {}, {}",
         partition.topic.map_or("unknown".into(), |id| id.to_string()),
-        partition.record_count(),
+        counted(partition.record_count(), "record"),
         human_bytes(partition.size_bytes())
     )?;
     let rows: Vec<_> = partition
@@ -282,7 +282,12 @@ fn data_directory(layout: &Layout, as_json: bool, out: &mut Output) -> anyhow::R
         if let Some(image) = &image {
             writeln!(out, "{}", metadata::image_text(image))?;
         }
-        writeln!(out, "{} partitions, {deleted} deleted ones to be removed; meta/: {}", rows.len(), meta.join(" "))?;
+        writeln!(
+            out,
+            "{}, {deleted} deleted ones to be removed; meta/: {}",
+            counted(rows.len() as u64, "partition"),
+            meta.join(" ")
+        )?;
         for name in &strangers {
             writeln!(out, "note: topics/{name} is not ottla's")?;
         }

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 
 use super::scan;
+use crate::base::units::counted;
 use crate::controller::image::Image;
 use crate::controller::records::Record;
 use crate::controller::snapshot;
@@ -67,15 +68,18 @@ pub fn image_json(image: &Image) -> Value {
 
 /// An image in a line.
 pub fn image_text(image: &Image) -> String {
-    let nodes: Vec<_> =
-        image.nodes().iter().map(|(id, node)| format!("node {id} with {} shards", node.shard_count)).collect();
+    let nodes: Vec<_> = image
+        .nodes()
+        .iter()
+        .map(|(id, node)| format!("node {id} with {}", counted(u64::from(node.shard_count), "shard")))
+        .collect();
     format!(
-        "metadata to offset {}: cluster {}, {}, {} topics, {} partitions",
+        "metadata to offset {}: cluster {}, {}, {}, {}",
         image.version(),
         image.cluster_id().map_or("without id".into(), |id| id.to_string()),
         nodes.join(", "),
-        image.topic_count(),
-        image.partition_count()
+        counted(image.topic_count() as u64, "topic"),
+        counted(image.partition_count() as u64, "partition")
     )
 }
 

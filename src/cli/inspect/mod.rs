@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 use super::exit::{Failed, UsageError};
 use super::format::{json as record_json, time::date_time};
 use super::output::Output;
-use crate::base::units::human_bytes;
+use crate::base::units::{counted, human_bytes};
 use crate::model::batch::Header;
 use crate::model::compression::Codec;
 use crate::model::records::{Records, section};
@@ -250,9 +250,9 @@ fn describe(scan: &SegmentScan) -> String {
         .collect();
     let body = match (scan.first_offset, scan.epochs) {
         (Some(first), Some((low, high))) => format!(
-            "{} batches, {} records, offsets {} to {}, epochs {low} to {high}, {} (codecs by batch: {})",
-            scan.batch_count,
-            scan.record_count,
+            "{}, {}, offsets {} to {}, epochs {low} to {high}, {} (codecs by batch: {})",
+            counted(scan.batch_count, "batch"),
+            counted(scan.record_count, "record"),
             first.0,
             scan.next_offset.0 - 1,
             human_bytes(scan.end_bytes),

@@ -395,7 +395,11 @@ pub(super) fn make_pool(ring: &IoUring, options: &RingOptions, budget_bytes: usi
     let arena_bytes = options.registered_buffer_bytes.max(SIZE_MAX_BYTES);
     let pool = Pool::with(PoolOptions { arena_bytes, ..without_arena });
     let Some((start, size)) = pool.arena() else {
-        report.fallbacks.push(format!("no registered buffers: {} are too little", human_bytes(budget_bytes as u64)));
+        report.fallbacks.push(format!(
+            "no registered buffers: a budget of {} has no room for {}, or the kernel has no memory to map",
+            human_bytes(budget_bytes as u64),
+            human_bytes(arena_bytes as u64)
+        ));
         return pool;
     };
     let pieces: Vec<libc::iovec> = (0..size)
