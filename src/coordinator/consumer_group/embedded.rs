@@ -31,7 +31,7 @@ pub struct Subscription {
     pub rack_id: Option<Box<str>>,
 }
 
-/// Reads a subscription; topics that are not there any more own nothing.
+/// Reads a subscription; of topics and partitions that are not there nothing is owned.
 ///
 /// # Errors
 /// Bytes that are none.
@@ -60,7 +60,7 @@ pub fn subscription(bytes: &[u8], topics: &dyn Topics) -> Result<Subscription, D
     Ok(subscription)
 }
 
-/// Reads an assignment; no bytes are an empty one.
+/// Reads an assignment, without topics and partitions that are not there; no bytes are an empty one.
 ///
 /// # Errors
 /// Bytes that are none.
@@ -80,8 +80,9 @@ fn partitions(reader: &mut Reader<'_>, topics: &dyn Topics) -> Result<Assignment
     for _ in 0..reader.count(false, 6)? {
         let name = reader.text_or_null(false)?.ok_or(DecodeError::Null)?;
         let count = reader.count(false, 4)?;
-        let partitions = (0..count).map(|_| reader.i32()).collect::<Result<Vec<i32>, _>>()?;
+        let mut partitions = (0..count).map(|_| reader.i32()).collect::<Result<Vec<i32>, _>>()?;
         if let Some(topic) = topics.find(name) {
+            partitions.retain(|partition| (0..topic.partition_count).contains(partition));
             found.push((topic.id, partitions));
         }
     }
@@ -133,6 +134,9 @@ mod tests {
         let topics = Catalog::of(&[("a", 3)]);
         let given = assignment_of([(topics.id("a"), vec![0, 2]), (crate::model::id::TopicId::NONE, vec![1])]);
         let bytes = put_assignment(&given, 1, &topics);
+        let beyond = assignment_of([(topics.id("a"), vec![2, 3, i32::MAX])]);
+        let read = assignment(&put_assignment(&beyond, 1, &topics), &topics);
+        assert_eq!(read, Ok(assignment_of([(topics.id("a"), vec![2])])), "partitions that are not there");
         let expected = [&[0, 1, 0, 0, 0, 1, 0, 1, b'a', 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 2][..], &[0xff; 4]].concat();
         assert_eq!(&bytes[..], expected);
         assert_eq!(assignment(&bytes, &topics), Ok(assignment_of([(topics.id("a"), vec![0, 2])])));

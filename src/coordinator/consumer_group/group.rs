@@ -72,7 +72,7 @@ pub struct ConsumerGroup {
     /// What members are to have, by id.
     pub(super) targets: BTreeMap<Box<str>, Arc<Assignment>>,
     /// How many members have, or are still to give up, each partition: by topic, then partition.
-    holders: BTreeMap<TopicId, Vec<u16>>,
+    holders: BTreeMap<TopicId, BTreeMap<i32, u32>>,
     /// The topics that are read and that there are.
     pub(super) subscribed: Subscribed,
     /// What patterns match.
@@ -207,8 +207,7 @@ impl ConsumerGroup {
 
     /// The group's memory of a partition: nobody has it.
     pub(super) fn is_free(&self, topic: TopicId, partition: i32) -> bool {
-        let counts = self.holders.get(&topic);
-        counts.is_none_or(|counts| counts.get(partition as usize).is_none_or(|count| *count == 0))
+        self.holders.get(&topic).is_none_or(|held| !held.contains_key(&partition))
     }
 
     // ---- books
@@ -253,17 +252,17 @@ impl ConsumerGroup {
 
     fn hold(&mut self, held: &Assignment, is_added: bool) {
         for (topic, partitions) in held {
-            let counts = self.holders.entry(*topic).or_default();
+            let held = self.holders.entry(*topic).or_default();
             for partition in partitions {
-                let Ok(index) = usize::try_from(*partition) else { continue };
-                if counts.len() <= index {
-                    counts.resize(index + 1, 0);
+                match held.get_mut(partition) {
+                    None if is_added => drop(held.insert(*partition, 1)),
+                    None => {}
+                    Some(count) if is_added => *count += 1,
+                    Some(1) => drop(held.remove(partition)),
+                    Some(count) => *count -= 1,
                 }
-                counts[index] =
-                    if is_added { counts[index].saturating_add(1) } else { counts[index].saturating_sub(1) };
             }
-            while counts.pop_if(|count| *count == 0).is_some() {}
-            if counts.is_empty() {
+            if held.is_empty() {
                 self.holders.remove(topic);
             }
         }
@@ -602,7 +601,7 @@ impl ConsumerGroup {
     /// Panics if two members have one partition.
     pub(super) fn check_exclusive(&self) {
         for (topic, counts) in &self.holders {
-            assert!(counts.iter().all(|count| *count <= 1), "{topic} {counts:?}");
+            assert!(counts.values().all(|count| *count <= 1), "{topic} {counts:?}");
         }
     }
 }

@@ -25,7 +25,7 @@ const TICK_MIN: Duration = Duration::from_millis(1);
 /// When a group whose records were refused is written again.
 const RETRY: Duration = Duration::from_secs(1);
 /// What a partition takes that a member is given: in its target, in what it has, among those that are held.
-const PARTITION_SIZE_BYTES: usize = 10;
+const PARTITION_SIZE_BYTES: usize = 24;
 /// What a member takes at most beside what its request is long.
 const MEMBER_SIZE_BYTES: usize = 1024;
 
