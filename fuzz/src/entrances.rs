@@ -6,16 +6,26 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use kafka_protocol::messages::*;
-use ottla::base::time::{Now, Timestamp};
+use ottla::base::time::{Monotonic, Now, Timestamp};
 use ottla::cli::serve::flags::RawServe;
 use ottla::cli::serve::layers;
 use ottla::cli::serve::options::{Facts, resolve};
 use ottla::controller::image::Image;
 use ottla::controller::records::Record;
 use ottla::controller::snapshot;
+use ottla::coordinator::consumer_group::assignor::Assignor;
+use ottla::coordinator::consumer_group::change::{Change, Resolved};
+use ottla::coordinator::consumer_group::event::{Settings, Timeouts};
+use ottla::coordinator::consumer_group::kept::Kept;
+use ottla::coordinator::consumer_group::member::{ClassicProfile, Current, Profile};
+use ottla::coordinator::consumer_group::{ConsumerGroups, Topic, assignment_of, records as consumer_records};
+use ottla::coordinator::group::event::Protocol;
+use ottla::coordinator::records as offset_records;
 use ottla::io::Io;
 use ottla::io::buffer::Pool;
 use ottla::io::sim::{SimIo, World, WorldOptions};
@@ -50,7 +60,7 @@ pub struct Entrance {
 }
 
 /// All of them.
-pub const ENTRANCES: [Entrance; 11] = [
+pub const ENTRANCES: [Entrance; 12] = [
     Entrance { name: "frame", enter: frame, memory_bytes_max: 64 * KIB },
     Entrance { name: "produce", enter: produce, memory_bytes_max: 64 * KIB },
     Entrance { name: "fetch", enter: fetch, memory_bytes_max: 64 * KIB },
@@ -62,6 +72,7 @@ pub const ENTRANCES: [Entrance; 11] = [
     Entrance { name: "checkpoint", enter: checkpoint, memory_bytes_max: 8 * MIB },
     Entrance { name: "metadata_record", enter: metadata_record, memory_bytes_max: 4 * MIB },
     Entrance { name: "metadata_log", enter: metadata_log, memory_bytes_max: POOL_SIZE_BYTES + 16 * MIB },
+    Entrance { name: "group_records", enter: group_records, memory_bytes_max: MIB },
     Entrance { name: "configuration", enter: configuration, memory_bytes_max: 8 * MIB },
 ];
 
@@ -238,6 +249,48 @@ pub fn metadata_log(bytes: &[u8]) {
     let _ = MetadataLog::open(&mut io, &Layout::new("/data"), LogOptions::default(), resources, now);
 }
 
+/// Records of `__consumer_offsets`, each after two lengths of 16 bits (a value of 65,535 bytes is null), and the groups
+/// that a start makes of them.
+pub fn group_records(mut bytes: &[u8]) {
+    let mut kept: BTreeMap<String, Kept> = BTreeMap::new();
+    while let Some((lengths, rest)) = bytes.split_at_checked(4) {
+        let length = |at: usize| usize::from(u16::from_be_bytes([lengths[at], lengths[at + 1]]));
+        let Some((key, rest)) = rest.split_at_checked(length(0)) else { break };
+        let (value, rest) = match length(2) {
+            0xffff => (None, rest),
+            size => match rest.split_at_checked(size) {
+                Some((value, rest)) => (Some(value), rest),
+                None => break,
+            },
+        };
+        bytes = rest;
+        let _ = offset_records::decode_key(key);
+        let _ = value.map(offset_records::decode_offset);
+        let _ = value.map(offset_records::decode_group);
+        if let Ok(Some((group, change))) = consumer_records::decode(key, value) {
+            let again = consumer_records::encode(&group, &change);
+            let read = consumer_records::decode(&again.key, again.value.as_deref());
+            assert_eq!(read, Ok(Some((group.clone(), change.clone()))), "what is read can be written");
+            kept.entry(group).or_default().apply(change);
+        }
+    }
+    let timeouts = Timeouts { session: Duration::from_secs(45), heartbeat_interval: Duration::from_secs(5) };
+    let settings = Settings {
+        timeouts,
+        timeouts_of: BTreeMap::new(),
+        member_count_max: 100,
+        classic_member_count_max: 100,
+        assignors: vec![Assignor::Uniform],
+        can_upgrade: true,
+        can_downgrade: true,
+    };
+    let mut groups = ConsumerGroups::default();
+    for (group, kept) in kept {
+        groups.restore(&group, kept);
+    }
+    groups.begin(&settings, Now { monotonic: Monotonic(1), wall: Timestamp(1) });
+}
+
 /// The configuration file, up to what the broker would be started with.
 pub fn configuration(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
@@ -272,6 +325,40 @@ pub fn examples(name: &str) -> Vec<Vec<u8>> {
         "metadata_record" => {
             let image = Image::default();
             vec![snapshot::encode(&image), Record::ClusterCreated { cluster_id: ottla::controller::image::ClusterId(uuid::Uuid::from_u128(9)) }.encode()]
+        }
+        "group_records" => {
+            let topic = TopicId(uuid::Uuid::from_u128(7));
+            let given = Arc::new(assignment_of([(topic, vec![0, 1, 5])]));
+            let protocol = Protocol { name: "range".into(), metadata: Bytes::from_static(b"\0\0") };
+            let classic = ClassicProfile { session_timeout_ms: 9, protocols: vec![protocol] };
+            let profile = Profile {
+                instance_id: Some("i".into()),
+                topics: vec!["t".into()],
+                regex: Some("t.*".into()),
+                classic: Some(classic),
+                ..Profile::default()
+            };
+            let current = Current { epoch: 2, assigned: given.clone(), revoking: given.clone(), ..Current::default() };
+            let resolved = Resolved { topics: vec!["t".into()], ..Resolved::default() };
+            let changes = [
+                Change::Member("m".into(), Some(Arc::new(profile))),
+                Change::Topics(Some([("t".into(), Topic { id: topic, partition_count: 6 })].into())),
+                Change::Epoch(Some(2)),
+                Change::Regex("t.*".into(), Some(resolved)),
+                Change::Target("m".into(), Some(given)),
+                Change::TargetEpoch(Some(2)),
+                Change::Current("m".into(), Some(current)),
+                Change::Current("m".into(), None),
+            ];
+            let framed = |change: &Change| {
+                let record = consumer_records::encode("g", change);
+                let value = record.value.as_deref();
+                let lengths = [record.key.len() as u16, value.map_or(0xffff, |value| value.len() as u16)];
+                let lengths = lengths.map(u16::to_be_bytes).concat();
+                [&lengths[..], &record.key, value.unwrap_or_default()].concat()
+            };
+            let each = changes.iter().map(framed).collect::<Vec<_>>();
+            vec![each.concat(), each[..7].concat()]
         }
         "configuration" => vec![
             b"data-dir = \"/data\"\nshards = 3\nlisten = \"127.0.0.1:9092\"\n[broker]\n\"log.segment.bytes\" = 1048576\n"
