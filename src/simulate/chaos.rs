@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::consumer::Consumer;
 use super::history::later;
 use super::member::Member;
 use super::model::End;
@@ -37,6 +38,18 @@ pub struct Chaos {
     next_full: Option<Monotonic>,
     is_full: bool,
     is_bytewise: bool,
+}
+
+/// Whose connections may be disturbed.
+pub struct Clients<'a> {
+    /// Clients that produce.
+    pub writers: &'a mut [Writer],
+    /// Clients that fetch.
+    pub readers: &'a mut [Reader],
+    /// Members of a classic group.
+    pub members: &'a mut [Member],
+    /// Members of a group of the consumer protocol.
+    pub consumers: &'a mut [Consumer],
 }
 
 impl Chaos {
@@ -121,15 +134,8 @@ impl Chaos {
     }
 
     /// Does what is due.
-    pub fn act(
-        &mut self,
-        world: &World,
-        node: &mut SimNode,
-        writers: &mut [Writer],
-        readers: &mut [Reader],
-        members: &mut [Member],
-        story: &mut Story,
-    ) {
+    pub fn act(&mut self, world: &World, node: &mut SimNode, clients: Clients<'_>, story: &mut Story) {
+        let Clients { writers, readers, members, consumers } = clients;
         let now = world.now().monotonic;
         let rng = &mut self.rng;
         if self.next_network.is_some_and(|at| at <= now) {
@@ -156,6 +162,7 @@ impl Chaos {
                     "bytes arrive in packets"
                 }
                 3..8 if !writers.is_empty() => writers[whom % writers.len()].disturb(how, until),
+                8 if !consumers.is_empty() && whom % 2 == 0 => consumers[whom % consumers.len()].disturb(until),
                 8 if !members.is_empty() => members[whom % members.len()].disturb(until),
                 _ if !readers.is_empty() => readers[whom % readers.len()].disturb(how, until),
                 _ => "nothing",

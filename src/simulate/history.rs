@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use super::admin::Admin;
 use super::audit::Audit;
-use super::chaos::Chaos;
+use super::chaos::{Chaos, Clients};
 use super::committer::Committer;
 use super::compacted::Compacted;
+use super::consumer::{Consumer, SESSION};
 use super::member::Member;
 use super::model::{End, Model, PartKey, TopicState};
 use super::plan::{Plan, Shape};
@@ -117,6 +118,7 @@ struct History<'a> {
     committer: Committer,
     compacted: Option<Compacted>,
     members: Vec<Member>,
+    consumers: Vec<Consumer>,
     /// When the last life ended.
     ended_at: Monotonic,
 }
@@ -140,6 +142,9 @@ impl<'a> History<'a> {
             admin: Admin::new(rng.fork()),
             committer: Committer::new(0, rng.fork()),
             members: (0..plan.member_count).map(|id| Member::new(id, rng.fork())).collect(),
+            consumers: (0..plan.consumer_count)
+                .map(|id| Consumer::new(id, Rng::new(plan.seed ^ 0x848 ^ u64::from(id) << 32)))
+                .collect(),
             ended_at: Monotonic(0),
             writers: (0..plan.writer_count)
                 .map(|id| Writer::new(id, Rng::new(plan.seed ^ u64::from(id) << 32)))
@@ -189,7 +194,11 @@ impl<'a> History<'a> {
             .set("offsets.topic.segment.bytes", 16 * KIB)
             .set("offsets.topic.num.partitions", 3)
             .set("group.min.session.timeout.ms", 500)
-            .set("group.initial.rebalance.delay.ms", 100);
+            .set("group.initial.rebalance.delay.ms", 100)
+            .set("group.consumer.min.session.timeout.ms", SESSION.as_millis())
+            .set("group.consumer.session.timeout.ms", SESSION.as_millis())
+            .set("group.consumer.min.heartbeat.interval.ms", 100)
+            .set("group.consumer.heartbeat.interval.ms", 100);
         spec.tail_size_bytes = [64 * KIB, MIB][rng.in_range(0..2) as usize];
         spec.is_disorderly = rng.chance(1, 3);
         spec
@@ -239,6 +248,10 @@ impl<'a> History<'a> {
         self.model.group.begin_life();
         let ended_at = self.ended_at;
         self.members.iter_mut().for_each(|member| member.begin_life(ended_at, now));
+        for consumer in &mut self.consumers {
+            let until = consumer.begin_life(ended_at, now);
+            self.model.owners.lives(consumer.id(), until);
+        }
         let played = self.play(&mut node, chaos, rng)?;
         self.told.request_count += node.shards.iter().map(|shard| shard.broker().counters.requests).sum::<u64>();
         match (played, chaos.end) {
@@ -314,6 +327,7 @@ impl<'a> History<'a> {
         let now = self.world.now().monotonic;
         let wanted = clients
             .chain(self.members.iter().map(Member::next_at))
+            .chain(self.consumers.iter().map(Consumer::next_at))
             .chain([self.admin.next_at(), self.committer.next_at(), chaos.next_at()])
             .filter(|at| *at > now)
             .min();
@@ -321,7 +335,13 @@ impl<'a> History<'a> {
         if !node.step_by(limit) {
             return Ok(false);
         }
-        chaos.act(&self.world, node, &mut self.writers, &mut self.readers, &mut self.members, &mut self.story);
+        let clients = Clients {
+            writers: &mut self.writers,
+            readers: &mut self.readers,
+            members: &mut self.members,
+            consumers: &mut self.consumers,
+        };
+        chaos.act(&self.world, node, clients, &mut self.story);
         self.check_memory(node)?;
         let now = self.world.now();
         let mut scene = Scene {
@@ -350,6 +370,7 @@ impl<'a> History<'a> {
         for member in &mut self.members {
             member.act(&mut scene)?;
         }
+        self.consumers.iter_mut().try_for_each(|consumer| consumer.act(&mut scene))?;
         Ok(!self.world.is_power_cut())
     }
 
@@ -366,6 +387,7 @@ impl<'a> History<'a> {
             let asked: usize = self.readers.iter().map(Reader::under_way_count).sum();
             let asked = asked + self.compacted.as_ref().map_or(0, Compacted::under_way_count);
             let asked = asked + self.members.iter().map(Member::under_way_count).sum::<usize>();
+            let asked = asked + self.consumers.iter().map(Consumer::under_way_count).sum::<usize>();
             if open + asked + self.admin.under_way_count() + self.committer.under_way_count() == 0 {
                 break;
             }

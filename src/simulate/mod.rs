@@ -10,9 +10,9 @@
 //! | [`plan`] | what a history is made of; smaller plans |
 //! | [`history`] | lives of the node, one after the other |
 //! | [`chaos`] | the faults of one life |
-//! | [`writer`], [`reader`], [`admin`], [`committer`], [`member`], [`compacted`] | clients |
+//! | [`writer`], [`reader`], [`admin`], [`committer`], [`member`], [`consumer`], [`compacted`] | clients |
 //! | [`audit`] | the comparison after a start |
-//! | [`model`], [`groups`] | what is known, and what contradicts it |
+//! | [`model`], [`groups`], [`owners`] | what is known, and what contradicts it |
 //! | [`scene`], [`link`], [`wire`], [`keyed`] | what clients act on |
 //! | [`violation`] | the promises |
 //! | [`mutants`] | broken rules that the checkers must find |
@@ -27,6 +27,7 @@ pub mod audit;
 pub mod chaos;
 pub mod committer;
 pub mod compacted;
+pub mod consumer;
 pub mod groups;
 pub mod history;
 pub mod keyed;
@@ -35,6 +36,7 @@ pub mod member;
 pub mod minimise;
 pub mod model;
 pub mod mutants;
+pub mod owners;
 pub mod plan;
 pub mod reader;
 pub mod report;

@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use uuid::Uuid;
 
 use super::groups::GroupModel;
+use super::owners::Owners;
 use super::violation::{Checker, Violation, violated};
 use super::wire::Batch;
 use crate::base::time::Monotonic;
@@ -153,6 +154,8 @@ pub struct Model {
     pub acked_count: u64,
     /// What the members of a group were told.
     pub group: GroupModel,
+    /// What members of a group of the consumer protocol have.
+    pub owners: Owners,
 }
 
 impl Model {

@@ -56,6 +56,8 @@ enum Aim {
     Groups,
     /// Members of a group in long lives without a fault.
     Members,
+    /// Members of a group of the consumer protocol, whose records are written slowly.
+    Consumers,
     /// Segments that are used again and again, and slow readers.
     Readers,
     /// A compacted topic, and crashes.
@@ -71,7 +73,7 @@ const fn rare(name: &'static str, what: &'static str, aim: Aim, seed_count_max: 
 }
 
 /// All of them.
-pub const ALL: [Mutant; 42] = [
+pub const ALL: [Mutant; 45] = [
     mutant("skip_sync", "commits are not synced", Aim::Crashes, 10),
     rare(
         "skip_two_step",
@@ -148,6 +150,9 @@ pub const ALL: [Mutant; 42] = [
     mutant("assign_before_durable", "an assignment is given out before it is durable", Aim::Groups, 100),
     mutant("keep_generation", "a rebalance does not raise the generation", Aim::Groups, 10),
     mutant("forget_heartbeats", "heartbeats do not keep a member alive", Aim::Members, 60),
+    mutant("tell_before_durable", "a member is told of its partitions before that is durable", Aim::Consumers, 100),
+    mutant("give_what_is_taken", "a partition is given before its owner has given it up", Aim::Consumers, 20),
+    mutant("forget_member_epochs", "a start forgets where members were", Aim::Consumers, 20),
     mutant("take_commits_of_anybody", "whoever was a member may commit", Aim::Groups, 20),
 ];
 
@@ -159,7 +164,8 @@ impl Mutant {
 
     /// The plan of a seed that meets it soon.
     pub fn plan(&self, seed: u64) -> Plan {
-        let plan = Plan { life_count: 6, slow: &[], member_count: 0, has_compacted: false, ..Plan::new(seed) };
+        let plan = Plan { life_count: 6, slow: &[], has_compacted: false, ..Plan::new(seed) };
+        let plan = Plan { member_count: 0, consumer_count: 0, ..plan };
         let none = Faults {
             delays: false,
             errors: false,
@@ -214,6 +220,10 @@ impl Mutant {
                 Plan { faults: none, slow, topic_count_max: 4, goal_max: 300, shard_count_max: 3, ..plan }
             }
             Aim::Groups => Plan { faults: none, slow: SLOW_OFFSETS, member_count: 4, goal_max: 400, ..plan },
+            Aim::Consumers => {
+                let plan = Plan { slow: SLOW_OFFSETS, consumer_count: 4, writer_count: 1, reader_count: 1, ..plan };
+                Plan { faults: none, goal_max: 400, topic_count_max: 4, ..plan }
+            }
             Aim::Members => Plan {
                 faults: Faults { crashes: false, ..none },
                 writer_count: 1,

@@ -79,6 +79,8 @@ pub struct Plan {
     pub reader_count: u32,
     /// Clients that are members of a group.
     pub member_count: u32,
+    /// Clients that are members of a group of the consumer protocol.
+    pub consumer_count: u32,
     /// Topics at a time.
     pub topic_count_max: usize,
     /// Batches that are acknowledged in a life before it may end.
@@ -139,6 +141,7 @@ impl Plan {
             keeps: None,
             end: None,
             slow: if rng.chance(1, 3) { SLOW[rng.in_range(0..SLOW.len() as u64) as usize] } else { &[] },
+            consumer_count: rng.in_range(0..5) as u32,
         }
     }
 
@@ -170,12 +173,14 @@ impl Plan {
         add("one writer", self.writer_count > 1, &|p| p.writer_count = 1);
         add("no reader", self.reader_count > 0, &|p| p.reader_count = 0);
         add("no compacted topic", self.has_compacted, &|p| p.has_compacted = false);
+        add("no consumer", self.consumer_count > 0, &|p| p.consumer_count = 0);
         add("no member", self.member_count > 0, &|p| p.member_count = 0);
         add("nothing that is always slow", !self.slow.is_empty(), &|p| p.slow = &[]);
         add("one shard", self.shard_count_max > 1, &|p| p.shard_count_max = 1);
         add("half the batches", self.goal_max > 4, &|p| p.goal_max /= 2);
         add("a writer less", self.writer_count > 2, &|p| p.writer_count -= 1);
         add("a reader less", self.reader_count > 1, &|p| p.reader_count -= 1);
+        add("a consumer less", self.consumer_count > 1, &|p| p.consumer_count -= 1);
         add("a member less", self.member_count > 1, &|p| p.member_count -= 1);
         add("a topic less", self.topic_count_max > 2, &|p| p.topic_count_max -= 1);
         add("a shard less", self.shard_count_max > 2, &|p| p.shard_count_max -= 1);

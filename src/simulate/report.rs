@@ -4,7 +4,7 @@ use super::history::Told;
 use crate::base::coverage::Counts;
 
 /// The branches that a long simulation must go through again and again.
-pub const BRANCHES: [&str; 116] = [
+pub const BRANCHES: [&str; 128] = [
     "checkpoint: durable",
     "checkpoint: of a log that closes",
     "checkpoint: waits for its bytes",
@@ -20,6 +20,18 @@ pub const BRANCHES: [&str; 116] = [
     "compaction: a segment is replaced",
     "compaction: several segments become one",
     "compaction: the map is full",
+    "consumer: fenced",
+    "consumer: gives up",
+    "consumer: hangs",
+    "consumer: has a partition",
+    "consumer: heartbeat",
+    "consumer: is given what one had whose session is over",
+    "consumer: is lost",
+    "consumer: joins",
+    "consumer: joins again",
+    "consumer: leaves",
+    "consumer: reads other topics",
+    "consumer: told that it is unknown",
     "deletion: directory removed",
     "deletion: finished by a start",
     "deletion: is tried again",

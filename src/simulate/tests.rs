@@ -129,6 +129,8 @@ fn every_branch_that_is_listed_exists() {
         "simulate/admin.rs",
         "simulate/committer.rs",
         "simulate/member.rs",
+        "simulate/consumer.rs",
+        "simulate/owners.rs",
         "simulate/history.rs",
         "simulate/chaos.rs",
         "simulate/compacted.rs",

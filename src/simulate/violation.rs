@@ -78,7 +78,9 @@ impl Checker {
             Checker::PollBack => "the next fetch gives nothing again",
             Checker::Metadata => "a topic that was created is known everywhere, a deleted one nowhere",
             Checker::Commits => "the last offset that a group was told is committed is what it reads",
-            Checker::Groups => "a share has one owner in a generation, generations only rise, living members are known",
+            Checker::Groups => {
+                "a share has one owner in a generation, a partition has one, generations and epochs only rise, living members are known"
+            }
             Checker::Answers => "every request is answered, in order, or its connection ends",
             Checker::Wakes => "a long poll is woken by what it waits for",
             Checker::Refusals => "nothing is refused without a reason",

@@ -11,8 +11,9 @@ use super::assignor::{Assignor, Candidate, PartitionCounts};
 use super::change::{Change, Resolved, Subscribed};
 use super::event::{Context, Settings};
 use super::kept::Kept;
-use super::member::{Member, MemberState, Profile};
+use super::member::{Current, Member, MemberState, Profile};
 use super::{Assignment, pattern, size_bytes_of};
+use crate::base::mutant;
 use crate::base::time::{Monotonic, Now};
 use crate::coordinator::group::event::GroupError;
 use crate::model::id::TopicId;
@@ -144,6 +145,7 @@ impl ConsumerGroup {
             if let Some(target) = targets.remove(&member_id) {
                 group.set_target(&member_id, target);
             }
+            let current = if mutant::is_on("forget_member_epochs") { Current::default() } else { current };
             group.put(&member_id, Member::new(profile, current));
         }
         group.set_subscribed(kept.topics);
@@ -207,7 +209,8 @@ impl ConsumerGroup {
 
     /// The group's memory of a partition: nobody has it.
     pub(super) fn is_free(&self, topic: TopicId, partition: i32) -> bool {
-        self.holders.get(&topic).is_none_or(|held| !held.contains_key(&partition))
+        let is_held = self.holders.get(&topic).is_some_and(|held| held.contains_key(&partition));
+        !is_held || mutant::is_on("give_what_is_taken")
     }
 
     // ---- books

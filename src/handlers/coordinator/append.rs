@@ -300,6 +300,7 @@ impl<I: Io> Broker<I> {
 fn is_too_early(then: &Continuation) -> bool {
     match then {
         Continuation::Group(_) => mutant::is_on("assign_before_durable"),
+        Continuation::ConsumerGroup(_) => mutant::is_on("tell_before_durable"),
         Continuation::OffsetCommit(_) => mutant::is_on("commit_before_durable"),
         _ => false,
     }
