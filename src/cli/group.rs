@@ -311,10 +311,10 @@ fn describe_text(out: &mut Output, name: &str, group: &GroupDescription, places:
     for (member, _) in idle {
         writeln!(out, "member {} ({}, {}) has no partition", member.id, member.client_id, member.host)?;
     }
-    if group.epochs.is_some() && count > 0 {
+    if group.epochs.is_some() && !group.members.is_empty() {
         return members_with_epochs(out, group, &lags);
     }
-    if count > 1 {
+    if group.members.len() > 1 {
         let rows: Vec<Vec<String>> = group
             .members
             .iter()

@@ -393,8 +393,9 @@ impl<'a> History<'a> {
             }
             if self.world.now().monotonic > until {
                 let shards: Vec<String> = node.shards.iter().map(|shard| shard.broker().unfinished()).collect();
-                let text =
-                    format!("after {SETTLE_TIME_MAX:?} {open} batches and {asked} other questions are open: {shards:?}");
+                let text = format!(
+                    "after {SETTLE_TIME_MAX:?} {open} batches and {asked} other questions are open: {shards:?}"
+                );
                 return violated(Checker::Answers, text);
             }
             if !self.step(node, chaos, false)? {

@@ -1,5 +1,6 @@
 """One member of a group in the soak, with confluent-kafka. Arguments: bootstrap address, topic, group, assignment
-strategy, session time-out in ms, group.instance.id or "".
+strategy (`uniform`: the consumer protocol, with that assignor of the broker), session time-out in ms, group.instance.id
+or "".
 
 It reads, checks that each record is the one that belongs at its offset and that no offset is left out while it owns the
 partition, commits what it has read, and tells what it saw, a line each, with the time (monotonic, of the machine):
@@ -52,12 +53,15 @@ log.setLevel(logging.DEBUG)
 log.propagate = False
 log.addHandler(Watch())
 
+def on_error(error):
+    # One that leaves may still be there when the next one of its name has come.
+    if error.fatal() and not has_to_leave:
+        tell("wrong", "fatal:", error.str())
+
+
 settings = {
     "bootstrap.servers": bootstrap,
     "group.id": group,
-    "partition.assignment.strategy": strategy,
-    "session.timeout.ms": int(session_ms),
-    "heartbeat.interval.ms": int(session_ms) // 6,
     "max.poll.interval.ms": 60000,
     "enable.auto.commit": False,
     "auto.offset.reset": "earliest",
@@ -67,7 +71,16 @@ settings = {
     "reconnect.backoff.max.ms": 1000,
     "topic.metadata.refresh.interval.ms": 10000,
     "debug": "cgrp",
+    "error_cb": on_error,
 }
+if strategy == "uniform":  # Its time-outs are the broker's.
+    settings |= {"group.protocol": "consumer", "group.remote.assignor": strategy}
+else:
+    settings |= {
+        "partition.assignment.strategy": strategy,
+        "session.timeout.ms": int(session_ms),
+        "heartbeat.interval.ms": int(session_ms) // 6,
+    }
 if instance:
     settings["group.instance.id"] = instance
 consumer = Consumer(settings, logger=log)

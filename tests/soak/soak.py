@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """Consumer groups under everything that happens to them; scripts/soak.sh brings what it needs.
 
-Members (member.py, processes of their own) of three groups read one topic that a producer (producer.py) fills at a steady
+Members (member.py, processes of their own) of four groups read one topic that a producer (producer.py) fills at a steady
 rate. At random they leave, are killed, are stopped for a moment or for longer than their session, and come back; every
-minute the broker is killed with -9 and started again. The groups are an eager one, a cooperative one and one of static
-members. All of it uses librdkafka and shares no code with the broker. It checks that
+minute the broker is killed with -9 and started again. The groups are an eager one, a cooperative one, one of static
+members and one of the consumer protocol (KIP-848). All of it uses librdkafka and shares no code with the broker. It checks that
 
   records     each acknowledged record is where it was acknowledged, and was processed by each group
   order       within a partition records come by their offsets, none left out and none twice as long as a member owns it
@@ -350,13 +350,20 @@ def summary():
 
 
 say(f"seed {trial.seed}; {a.minutes:g} minutes, {a.members} members, {a.partitions} partitions; data and logs in {trial.work}")
-sizes = [a.members // 3 + (number < a.members % 3) for number in range(3)]
+sizes = [a.members // 4 + (number < a.members % 4) for number in range(4)]
 groups = [
     Group("eager", "range", False, sizes[0]),
     Group("cooperative", "cooperative-sticky", False, sizes[1]),
     Group("static", "roundrobin", True, sizes[2]),
+    Group("consumer", "uniform", False, sizes[3]),
 ]
-broker = Broker(trial, "group.initial.rebalance.delay.ms=500")
+session_ms = int(a.session * 1000)
+sessions = [
+    f"group.consumer{bound}.{key}.ms={ms}"
+    for key, ms in (("session.timeout", session_ms), ("heartbeat.interval", session_ms // 6))
+    for bound in ("", ".min")
+]
+broker = Broker(trial, "group.initial.rebalance.delay.ms=500", *sessions)
 producer = None
 try:
     admin = administrator()
