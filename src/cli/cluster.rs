@@ -88,7 +88,7 @@ fn describe(raw: &RawDescribe) -> anyhow::Result<()> {
         cluster.cluster_id,
         counted(rows.len() as u64, "broker"),
         counted(info.topics.len() as u64, "topic"),
-        counted(partitions.sum as u64, "partition"),
+        counted(partitions.sum, "partition"),
         readable_size(bytes.sum)
     ))?;
     let cells: Vec<Vec<String>> = rows
