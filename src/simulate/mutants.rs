@@ -153,7 +153,7 @@ pub const ALL: [Mutant; 45] = [
     mutant("tell_before_durable", "a member is told of its partitions before that is durable", Aim::Consumers, 100),
     mutant("give_what_is_taken", "a partition is given before its owner has given it up", Aim::Consumers, 20),
     mutant("forget_member_epochs", "a start forgets where members were", Aim::Consumers, 20),
-    mutant("take_commits_of_anybody", "whoever was a member may commit", Aim::Groups, 20),
+    mutant("take_commits_of_anybody", "whoever was a member may commit", Aim::Groups, 300),
 ];
 
 impl Mutant {

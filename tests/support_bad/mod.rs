@@ -509,6 +509,11 @@ impl Witness {
             }
             seen
         });
+        // Its topic is made with the first round, which what is witnessed may make impossible.
+        let began = Instant::now();
+        while round_count.load(Ordering::Relaxed) == 0 && !thread.is_finished() && began.elapsed() < PATIENCE {
+            std::thread::sleep(Duration::from_millis(1));
+        }
         Witness { stop, round_count, thread }
     }
 
