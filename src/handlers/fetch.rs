@@ -307,7 +307,7 @@ impl<I: Io> Broker<I> {
                 self.counters.fetch_bytes_direct += plan.paths.direct;
                 self.counters.fetch_bytes_copy += plan.paths.copy;
                 part.size_bytes = plan.size_bytes as usize;
-                if !plan.aborted.is_empty() {
+                if !plan.aborted.is_empty() && !mutant::is_on("forget_aborted") {
                     let entries = plan.aborted.iter();
                     let entries = entries.map(|entry| (ProducerId(entry.producer_id), Offset(entry.first_offset)));
                     part.aborted = Some(entries.collect());

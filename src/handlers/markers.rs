@@ -22,6 +22,7 @@ use super::bus::Message;
 use super::call::Call;
 use super::errors;
 use super::located::Located;
+use crate::base::mutant;
 use crate::coordinator::transaction::event::Producer;
 use crate::io::Io;
 use crate::model::batch::Header;
@@ -110,6 +111,8 @@ impl<I: Io> Broker<I> {
         let (producer, partitions) = (order.producer, order.partitions.clone());
         let task = self.begin_markers(Then::Report(order), partitions.len());
         for (place, (id, _)) in partitions.into_iter().enumerate() {
+            let is_wrong = place > 0 && mutant::is_on("end_halves_differently");
+            let marker = EndTransactionMarker { commits: marker.commits != is_wrong, ..marker };
             self.write_marker((task, place), id, producer, marker);
         }
         self.markers_settled(task);

@@ -18,6 +18,7 @@ use super::link::{Link, decode};
 use super::model::{Model, Name, PartKey, TopicState};
 use super::reader::list_request;
 use super::scene::{Excuses, error_of};
+use super::transactor;
 use super::violation::{Checker, Violation, violated};
 use super::wire;
 use crate::io::sim::World;
@@ -100,9 +101,10 @@ impl Audit<'_> {
         let mut listed: BTreeMap<String, Uuid> = BTreeMap::new();
         // Kafka's own topics belong to nobody here.
         let mut response = response;
+        let is_own = |name: &str| name == TOPIC || name == transactor::TOPIC;
         response
             .topics
-            .retain(|topic| !topic.is_internal && topic.name.as_ref().is_none_or(|name| name.as_str() != TOPIC));
+            .retain(|topic| !topic.is_internal && !topic.name.as_ref().is_some_and(|name| is_own(name.as_str())));
         for topic in &response.topics {
             listed.insert(topic.name.as_ref().map_or(String::new(), |name| name.to_string()), topic.topic_id);
         }

@@ -90,7 +90,10 @@ impl Chaos {
         if errors {
             fail(world, &mut rng);
         }
+        let is_first = world.write_count() == 0;
         match rng.in_range(0..20) {
+            // While the metadata log itself is made.
+            0..8 if is_first && end == End::Cut => world.cut_power_at_write(rng.in_range(0..3), tear(&mut rng)),
             // Perhaps in the middle of the start, or soon after it.
             0..4 if end == End::Cut => {
                 let at = world.write_count() + rng.in_range(0..40);

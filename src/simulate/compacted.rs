@@ -226,11 +226,13 @@ impl Compacted {
 
     fn append(&mut self, topic: Uuid, scene: &mut Scene<'_>) {
         let first = self.sent.len();
+        // A batch must fit into a segment.
+        let size_max = if scene.plan.has_tiny_segments { 2_000 } else { 3_000 };
         for _ in 0..self.rng.in_range(1..6) {
             let rng = &mut self.rng;
             let number = self.sent.len() as u64;
             let is_value = rng.chance(7, 8);
-            let size_bytes = rng.in_range(0..3_000) as usize;
+            let size_bytes = rng.in_range(0..size_max) as usize;
             let record = Keyed {
                 number,
                 time: scene.wall_ms - rng.in_range(0..50) as i64,

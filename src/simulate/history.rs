@@ -15,6 +15,7 @@ use super::model::{End, Model, PartKey, TopicState};
 use super::plan::{Plan, Shape};
 use super::reader::Reader;
 use super::scene::{Excuses, Scene, Story};
+use super::transactor::Transactor;
 use super::violation::{Checker, Violation, violated};
 use super::writer::Writer;
 use crate::base::coverage::{self, Counts};
@@ -117,6 +118,7 @@ struct History<'a> {
     admin: Admin,
     committer: Committer,
     compacted: Option<Compacted>,
+    transactor: Option<Transactor>,
     members: Vec<Member>,
     consumers: Vec<Consumer>,
     /// When the last life ended.
@@ -139,6 +141,7 @@ impl<'a> History<'a> {
             story,
             told: Told::default(),
             compacted: plan.has_compacted.then(|| Compacted::new(Rng::new(plan.seed ^ 0xc0a9))),
+            transactor: plan.has_transactions.then(|| Transactor::new(Rng::new(plan.seed ^ 0x7ac7))),
             admin: Admin::new(rng.fork()),
             committer: Committer::new(0, rng.fork()),
             members: (0..plan.member_count).map(|id| Member::new(id, rng.fork())).collect(),
@@ -182,6 +185,7 @@ impl<'a> History<'a> {
 
     fn spec(&self, rng: &mut Rng, shard_count: u16) -> Spec {
         let segment_kib = match self.plan.shape {
+            Shape::Uniform(_) if self.plan.has_tiny_segments => 12,
             Shape::Uniform(_) => 40,
             Shape::Mixed => [64, 72, 256][rng.in_range(0..3) as usize],
         };
@@ -193,6 +197,9 @@ impl<'a> History<'a> {
             .set("log.cleaner.dedupe.buffer.size", if self.plan.seed % 4 == 3 { 24 * 40 } else { MIB })
             .set("offsets.topic.segment.bytes", 16 * KIB)
             .set("offsets.topic.num.partitions", 3)
+            .set("transaction.state.log.num.partitions", 3)
+            .set("transaction.state.log.segment.bytes", 16 * KIB)
+            .set("transaction.abort.timed.out.transaction.cleanup.interval.ms", 200)
             .set("group.min.session.timeout.ms", 500)
             .set("group.initial.rebalance.delay.ms", 100)
             .set("group.consumer.min.session.timeout.ms", SESSION.as_millis())
@@ -245,6 +252,7 @@ impl<'a> History<'a> {
         self.committer.begin_life();
         let wall_ms = self.world.now().wall.0;
         self.compacted.iter_mut().for_each(|client| client.begin_life(wall_ms));
+        self.transactor.iter_mut().for_each(Transactor::begin_life);
         self.model.group.begin_life();
         let ended_at = self.ended_at;
         self.members.iter_mut().for_each(|member| member.begin_life(ended_at, now));
@@ -324,6 +332,7 @@ impl<'a> History<'a> {
     fn step(&mut self, node: &mut SimNode, chaos: &mut Chaos, is_busy: bool) -> Result<bool, Violation> {
         let clients = self.writers.iter().map(Writer::next_at).chain(self.readers.iter().map(Reader::next_at));
         let clients = clients.chain(self.compacted.iter().map(Compacted::next_at));
+        let clients = clients.chain(self.transactor.iter().map(Transactor::next_at));
         let now = self.world.now().monotonic;
         let wanted = clients
             .chain(self.members.iter().map(Member::next_at))
@@ -367,6 +376,7 @@ impl<'a> History<'a> {
         self.admin.act(&mut scene)?;
         self.committer.act(&mut scene)?;
         self.compacted.iter_mut().try_for_each(|client| client.act(&mut scene))?;
+        self.transactor.iter_mut().try_for_each(|client| client.act(&mut scene))?;
         for member in &mut self.members {
             member.act(&mut scene)?;
         }
@@ -386,6 +396,7 @@ impl<'a> History<'a> {
             let open: usize = self.writers.iter().map(|writer| writer.open_count(offline)).sum();
             let asked: usize = self.readers.iter().map(Reader::under_way_count).sum();
             let asked = asked + self.compacted.as_ref().map_or(0, Compacted::under_way_count);
+            let asked = asked + self.transactor.as_ref().map_or(0, Transactor::under_way_count);
             let asked = asked + self.members.iter().map(Member::under_way_count).sum::<usize>();
             let asked = asked + self.consumers.iter().map(Consumer::under_way_count).sum::<usize>();
             if open + asked + self.admin.under_way_count() + self.committer.under_way_count() == 0 {

@@ -2,11 +2,14 @@
 //!
 //! Like [`wire`], of which it uses the header, it shares no code with the broker.
 
-use super::wire::{self, Batch};
+use super::wire::{self, Batch, Session};
 
 /// The record header that tells a record's number.
 const NUMBER: &[u8] = b"n";
 const HEADER_SIZE_BYTES: usize = 61;
+/// Attributes of a batch.
+const TRANSACTIONAL: u8 = 0x10;
+const CONTROL: u8 = 0x20;
 
 /// A record.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,6 +32,10 @@ pub fn filler(number: u64, size_bytes: usize) -> Vec<u8> {
 
 /// A batch of these records, as a client sends it.
 pub fn build(records: &[&Keyed]) -> Vec<u8> {
+    build_of(None, records)
+}
+
+fn build_of(session: Option<(Session, i32)>, records: &[&Keyed]) -> Vec<u8> {
     let times: Vec<i64> = records.iter().map(|record| record.time).collect();
     let mut bytes = Vec::new();
     for (delta, record) in records.iter().enumerate() {
@@ -43,7 +50,68 @@ pub fn build(records: &[&Keyed]) -> Vec<u8> {
         wire::put_varint(&mut bytes, body.len() as i64);
         bytes.extend_from_slice(&body);
     }
-    wire::assemble(None, &times, &bytes)
+    wire::assemble(session, &times, &bytes)
+}
+
+/// A batch of these records, as a transactional producer sends it.
+pub fn build_in_transaction(session: Session, sequence: i32, records: &[&Keyed]) -> Vec<u8> {
+    let mut bytes = build_of(Some((session, sequence)), records);
+    bytes[22] |= TRANSACTIONAL;
+    let crc = crc32c::crc32c(&bytes[21..]);
+    bytes[17..21].copy_from_slice(&crc.to_be_bytes());
+    bytes
+}
+
+/// A batch with what a reader of transactions looks at.
+#[derive(Clone, Debug)]
+pub struct Read {
+    /// The batch.
+    pub batch: Batch,
+    /// Its producer's id.
+    pub producer: i64,
+    /// It ends a transaction: by a commit?
+    pub marker: Option<bool>,
+    /// Its records with their offsets, unless it is a control batch.
+    pub records: Vec<(i64, Keyed)>,
+}
+
+/// Reads whole batches, control batches among them. An error if they cannot be read.
+pub fn read_transactional(mut bytes: &[u8]) -> Result<Vec<Read>, String> {
+    let mut found = Vec::new();
+    while let Some(length) = bytes.get(8..12) {
+        let size = 12 + u32::from_be_bytes(length.try_into().expect("four bytes")) as usize;
+        let Some((this, rest)) = bytes.split_at_checked(size) else { break };
+        let producer = i64::from_be_bytes(this.get(43..51).ok_or("a short batch")?.try_into().expect("eight bytes"));
+        if this[22] & CONTROL != 0 {
+            let batch = *wire::read(this)?.first().ok_or("no batch")?;
+            // Compaction may have left the batch without its record.
+            let marker = match this[60] {
+                0 => None,
+                _ => Some(commits(&this[HEADER_SIZE_BYTES..]).ok_or_else(|| format!("{batch:?} is no marker"))?),
+            };
+            found.push(Read { batch, producer, marker, records: Vec::new() });
+        } else {
+            for (batch, records) in read(this)? {
+                found.push(Read { batch, producer, marker: None, records });
+            }
+        }
+        bytes = rest;
+    }
+    Ok(found)
+}
+
+/// What a marker's record says: its key is a version and a type, 0 for an abort and 1 for a commit.
+fn commits(record: &[u8]) -> Option<bool> {
+    let mut fields = Records(record);
+    fields.varint()?;
+    fields.take(1)?;
+    fields.varint()?;
+    fields.varint()?;
+    match fields.bytes()??[..] {
+        [0, 0, 0, 0] => Some(false),
+        [0, 0, 0, 1] => Some(true),
+        _ => None,
+    }
 }
 
 /// Reads whole batches and the records that are left in them, with their offsets. An error if they cannot be read.

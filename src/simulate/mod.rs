@@ -10,7 +10,8 @@
 //! | [`plan`] | what a history is made of; smaller plans |
 //! | [`history`] | lives of the node, one after the other |
 //! | [`chaos`] | the faults of one life |
-//! | [`writer`], [`reader`], [`admin`], [`committer`], [`member`], [`consumer`], [`compacted`] | clients |
+//! | [`writer`], [`reader`], [`admin`], [`committer`], [`member`], [`consumer`] | clients |
+//! | [`compacted`], [`transactor`] | clients with topics of their own |
 //! | [`audit`] | the comparison after a start |
 //! | [`model`], [`groups`], [`owners`] | what is known, and what contradicts it |
 //! | [`scene`], [`link`], [`wire`], [`keyed`] | what clients act on |
@@ -41,6 +42,7 @@ pub mod plan;
 pub mod reader;
 pub mod report;
 pub mod scene;
+pub mod transactor;
 pub mod violation;
 pub mod wire;
 pub mod writer;

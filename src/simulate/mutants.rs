@@ -62,6 +62,8 @@ enum Aim {
     Readers,
     /// A compacted topic, and crashes.
     Compaction,
+    /// Transactions, and crashes.
+    Transactions,
 }
 
 const fn mutant(name: &'static str, what: &'static str, aim: Aim, seed_count_max: u64) -> Mutant {
@@ -73,7 +75,7 @@ const fn rare(name: &'static str, what: &'static str, aim: Aim, seed_count_max: 
 }
 
 /// All of them.
-pub const ALL: [Mutant; 45] = [
+pub const ALL: [Mutant; 49] = [
     mutant("skip_sync", "commits are not synced", Aim::Crashes, 10),
     rare(
         "skip_two_step",
@@ -153,6 +155,10 @@ pub const ALL: [Mutant; 45] = [
     mutant("tell_before_durable", "a member is told of its partitions before that is durable", Aim::Consumers, 100),
     mutant("give_what_is_taken", "a partition is given before its owner has given it up", Aim::Consumers, 20),
     mutant("forget_member_epochs", "a start forgets where members were", Aim::Consumers, 20),
+    mutant("forget_aborted", "readers are not told what was aborted", Aim::Transactions, 10),
+    mutant("read_undecided", "readers of committed records read what is not decided", Aim::Transactions, 10),
+    mutant("end_halves_differently", "a transaction's partitions get different markers", Aim::Transactions, 10),
+    mutant("markers_go_early", "compaction drops a marker before its records", Aim::Transactions, 60),
     mutant("take_commits_of_anybody", "whoever was a member may commit", Aim::Groups, 300),
 ];
 
@@ -164,8 +170,8 @@ impl Mutant {
 
     /// The plan of a seed that meets it soon.
     pub fn plan(&self, seed: u64) -> Plan {
-        let plan = Plan { life_count: 6, slow: &[], has_compacted: false, ..Plan::new(seed) };
-        let plan = Plan { member_count: 0, consumer_count: 0, ..plan };
+        let plan = Plan { life_count: 6, slow: &[], member_count: 0, consumer_count: 0, ..Plan::new(seed) };
+        let plan = Plan { has_compacted: false, has_transactions: false, has_tiny_segments: false, ..plan };
         let none = Faults {
             delays: false,
             errors: false,
@@ -195,6 +201,7 @@ impl Mutant {
                 Plan { topic_count_max: 2, goal_max: 400, life_count: 8, ..plan }
             }
             Aim::Compaction => Plan { faults: none, has_compacted: true, topic_count_max: 1, writer_count: 1, ..plan },
+            Aim::Transactions => Plan { faults: none, has_transactions: true, writer_count: 1, goal_max: 120, ..plan },
             Aim::Failing => {
                 let faults = Faults { errors: true, ..none };
                 Plan { faults, topic_count_max: 2, goal_max: 60, life_count: 12, ..plan }

@@ -89,12 +89,16 @@ pub struct Plan {
     pub shard_count_max: u16,
     /// What batches look like.
     pub shape: Shape,
+    /// Segments hold a few batches; only where these have one size. Much rolls, and what is freed is small.
+    pub has_tiny_segments: bool,
     /// Which kind of world: 0 calm, 1 usual, 2 harsh.
     pub world: u64,
     /// Which faults.
     pub faults: Faults,
     /// There is a compacted topic.
     pub has_compacted: bool,
+    /// There are transactional producers.
+    pub has_transactions: bool,
     /// What takes long in every life.
     pub slow: &'static [Slow],
     /// Every reader takes its answers late, not only some.
@@ -133,9 +137,11 @@ impl Plan {
                 1 => Shape::Uniform(ALIGNED_SIZE_BYTES),
                 _ => Shape::Mixed,
             },
+            has_tiny_segments: seed % 5 < 2,
             world: rng.in_range(0..3),
             faults,
             has_compacted: seed % 2 == 1,
+            has_transactions: seed % 3 == 0,
             member_count: rng.in_range(0..5) as u32,
             slow_readers: false,
             keeps: None,
@@ -174,6 +180,7 @@ impl Plan {
         add("no reader", self.reader_count > 0, &|p| p.reader_count = 0);
         add("no compacted topic", self.has_compacted, &|p| p.has_compacted = false);
         add("no consumer", self.consumer_count > 0, &|p| p.consumer_count = 0);
+        add("no transactions", self.has_transactions, &|p| p.has_transactions = false);
         add("no member", self.member_count > 0, &|p| p.member_count = 0);
         add("nothing that is always slow", !self.slow.is_empty(), &|p| p.slow = &[]);
         add("one shard", self.shard_count_max > 1, &|p| p.shard_count_max = 1);

@@ -4,7 +4,7 @@ use super::history::Told;
 use crate::base::coverage::Counts;
 
 /// The branches that a long simulation must go through again and again.
-pub const BRANCHES: [&str; 128] = [
+pub const BRANCHES: [&str; 134] = [
     "checkpoint: durable",
     "checkpoint: of a log that closes",
     "checkpoint: waits for its bytes",
@@ -133,6 +133,12 @@ pub const BRANCHES: [&str; 128] = [
     "start",
     "start refused by a failing disk",
     "tombstone is gone",
+    "transaction: a partition is compared",
+    "transaction: a record is passed over",
+    "transaction: aborted",
+    "transaction: committed",
+    "transaction: fenced",
+    "transaction: given up",
 ];
 
 /// A sum over histories.

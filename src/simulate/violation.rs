@@ -22,6 +22,8 @@ pub enum Checker {
     Metadata,
     Commits,
     Compaction,
+    AbortedRead,
+    Fractured,
     Groups,
     Answers,
     Wakes,
@@ -33,7 +35,7 @@ pub enum Checker {
 
 impl Checker {
     /// Every checker.
-    pub const ALL: [Checker; 23] = [
+    pub const ALL: [Checker; 25] = [
         Checker::Durability,
         Checker::Order,
         Checker::Gaps,
@@ -50,6 +52,8 @@ impl Checker {
         Checker::Metadata,
         Checker::Commits,
         Checker::Compaction,
+        Checker::AbortedRead,
+        Checker::Fractured,
         Checker::Groups,
         Checker::Answers,
         Checker::Wakes,
@@ -74,6 +78,8 @@ impl Checker {
             Checker::Epochs => "leader epochs never go back, and every start raises them",
             Checker::Times => "offsets by time are the first record at or after it",
             Checker::Compaction => "of each key the last record stays, a tombstone for its time, and no key comes back",
+            Checker::AbortedRead => "who reads committed records sees none of a transaction that is not committed",
+            Checker::Fractured => "a transaction is seen whole or not at all",
             Checker::PollSkip => "the next fetch leaves nothing out",
             Checker::PollBack => "the next fetch gives nothing again",
             Checker::Metadata => "a topic that was created is known everywhere, a deleted one nowhere",

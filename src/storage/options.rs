@@ -112,6 +112,8 @@ pub struct Mutants {
     pub checkpoint_beyond_sync: bool,
     /// Compaction drops tombstones in the first pass.
     pub tombstones_go_early: bool,
+    /// Compaction drops a marker although something of its transaction is left.
+    pub markers_go_early: bool,
     /// Compaction keeps the record before the last one of a key, too, and drops the last.
     pub drop_the_last_value: bool,
     /// Segments are replaced although no durable checkpoint says that offsets may have gaps.
@@ -146,6 +148,7 @@ impl Mutants {
             ack_before_write: is_on("ack_before_write"),
             checkpoint_beyond_sync: is_on("checkpoint_beyond_sync"),
             tombstones_go_early: is_on("tombstones_go_early"),
+            markers_go_early: is_on("markers_go_early"),
             swap_before_sync: is_on("swap_before_sync"),
             swap_without_name: is_on("swap_without_name"),
             forget_last_header: is_on("forget_last_header"),

@@ -15,6 +15,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::base::mutant;
 use crate::base::time::Timestamp;
 use crate::model::batch::Header;
 use crate::model::id::{Offset, ProducerEpoch, ProducerId};
@@ -155,7 +156,7 @@ impl Log {
                 let segment = &self.segments[at.saturating_sub(1)];
                 Boundary { segment: segment.base_offset, position: 0, offset: self.log_start }
             }
-            Some(first) if first.offset < self.high_watermark.offset => first,
+            Some(first) if first.offset < self.high_watermark.offset && !mutant::is_on("read_undecided") => first,
             _ => self.high_watermark,
         }
     }

@@ -156,6 +156,9 @@ impl Filter {
 
     fn fate_of_marker(&mut self, header: &Header, batch: &[u8], needs_header: bool) -> Result<Fate, RecordError> {
         let is_needed = self.unended.end(header.producer_id);
+        if self.mutants.markers_go_early && !needs_header && header.next_offset() <= self.mapped_end {
+            return Ok(Fate::Goes);
+        }
         if is_needed || needs_header || header.next_offset() > self.mapped_end {
             return Ok(Fate::Stays);
         }
