@@ -141,7 +141,7 @@ impl Plan {
             world: rng.in_range(0..3),
             faults,
             has_compacted: seed % 2 == 1,
-            has_transactions: seed % 3 == 0,
+            has_transactions: seed.is_multiple_of(3),
             member_count: rng.in_range(0..5) as u32,
             slow_readers: false,
             keeps: None,

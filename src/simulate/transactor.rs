@@ -9,6 +9,7 @@
 //! stable offset. What nobody was told is decided by the first record that is seen, or is passed over: all others of
 //! the transaction must agree with it, now and after every crash.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
@@ -154,11 +155,14 @@ struct Links(BTreeMap<usize, Link<Question>>);
 
 impl Links {
     fn ask<R: Request>(&mut self, shard: usize, version: i16, request: &R, question: Question, scene: &Scene<'_>) {
-        if !self.0.contains_key(&shard) {
-            let Some(link) = Link::connect(scene.world, scene.addresses[shard]) else { return };
-            self.0.insert(shard, link);
-        }
-        self.0.get_mut(&shard).expect("connected").send(version, request, Some(question), scene.now);
+        let link = match self.0.entry(shard) {
+            Entry::Occupied(link) => link.into_mut(),
+            Entry::Vacant(place) => match Link::connect(scene.world, scene.addresses[shard]) {
+                Some(link) => place.insert(link),
+                None => return,
+            },
+        };
+        link.send(version, request, Some(question), scene.now);
     }
 
     fn under_way_count(&self) -> usize {
