@@ -13,8 +13,8 @@
 //!    a later batch. (Topics that do not sync each write may have left more: all of the file is zeroed.)
 //! 7. The unfinished last block goes back to staging.
 //!
-//! Blocking, at start, where nothing else is under way. Cost: reading and writing what was written since the last checkpoint. The owner
-//! raises the leader epoch durably before it serves.
+//! Blocking, at start, where nothing else is under way. Cost: reading and writing what was written since the last
+//! checkpoint. The owner raises the leader epoch durably before it serves.
 
 use std::io;
 use std::path::Path;
