@@ -17,7 +17,7 @@ use crate::model::configs::Overrides;
 use crate::model::id::{BrokerId, NodeId, PartitionIndex, ProducerId, TopicId, TopicIdPartition};
 
 /// The version of the data directory that this broker writes. A start records it; a later format is refused.
-pub const DATA_FORMAT: u16 = 1;
+pub const DATA_FORMAT: u16 = 2;
 
 /// One change of the metadata.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -20,6 +20,7 @@ use super::endpoints::Endpoints;
 use super::fetch_session::FetchSessions;
 use super::fetch_tasks::FetchTasks;
 use super::init_producer_id::ProducerIdBlock;
+use super::journal::JournalHost;
 use super::list_offsets::Lookups;
 use super::markers::MarkerTasks;
 use super::options::BrokerOptions;
@@ -86,6 +87,7 @@ pub struct Broker<I: Io> {
     pub(super) unsent: Vec<ConnectionId>,
     pub(super) admission: Admission,
     pub(super) partitions: Partitions,
+    pub(super) journal: JournalHost,
     pub(super) produce_tasks: ProduceTasks,
     pub(super) held: FxHashMap<ConnectionId, HeldProduce>,
     /// Connections that wait for memory, be it for a request or to receive one.
@@ -168,6 +170,7 @@ impl<I: Io> Broker<I> {
             Kind::Coordinator => self.load_completed(parts.index, parts.generation, completion),
             Kind::Removal => self.removal_completed(parts.index, completion),
             Kind::Compaction => self.compaction_completed(completion),
+            Kind::Journal => self.journal_completed(completion),
             Kind::Metadata => panic!("the metadata log's operations are the controller's"),
         }
     }
@@ -189,7 +192,9 @@ impl<I: Io> Broker<I> {
         self.serve_answered();
         self.coordinate();
         // Writes go first: the disk works while answers are being sent.
+        self.settle_journalled();
         self.commit_dirty();
+        self.commit_waiting();
         self.record_materialized();
         self.serve_cold();
         self.serve_waiters();
@@ -218,6 +223,7 @@ impl<I: Io> Broker<I> {
         self.retry_removals();
         self.retry_materialized();
         self.io.pool().trim_unused();
+        self.journal.journal.tick(&mut self.io, now);
         let retention = Duration::from_millis(self.options.config.log_retention_check_interval_ms);
         if now.since(self.tended_at) >= TEND.min(retention) && !self.is_stopping() {
             self.tended_at = now;

@@ -47,6 +47,8 @@ pub enum Message {
         shard: ShardId,
         /// What clients are to be told.
         endpoint: Endpoint,
+        /// Something that the journals hold could not be written to its partition.
+        needs_journals: bool,
     },
     /// To every shard: the start is durable and known everywhere; serve.
     Welcome {

@@ -150,14 +150,19 @@ impl<I: Io> Broker<I> {
 
     /// Notes a commit that was submitted just now, if there is one.
     pub(super) fn commit_began(&mut self, slot: u32) {
-        let is_quiet = self.cold_reads.reading_count == 0 && self.io.transfer_count() == 0;
-        let (at, activity_count) = (self.now.monotonic, self.cold_reads.activity_count);
         let partition = self.partitions.get_mut(slot);
         if partition.commit_began.is_none()
             && let Some(size_bytes) = partition.log.writing_bytes()
         {
-            partition.commit_began = Some(CommitBegan { at, size_bytes, is_quiet, activity_count });
+            let began = self.begin_commit(size_bytes);
+            self.partitions.get_mut(slot).commit_began = Some(began);
         }
+    }
+
+    /// A commit of so many bytes that begins now.
+    pub(super) fn begin_commit(&self, size_bytes: u64) -> CommitBegan {
+        let is_quiet = self.cold_reads.reading_count == 0 && self.io.transfer_count() == 0;
+        CommitBegan { at: self.now.monotonic, size_bytes, is_quiet, activity_count: self.cold_reads.activity_count }
     }
 
     /// Times the partition's commit if it has completed.
@@ -168,6 +173,11 @@ impl<I: Io> Broker<I> {
         }
         let Some(began) = partition.commit_began.take() else { return };
         let is_synced = partition.config.ack_after == AckAfter::Sync;
+        self.end_commit(began, is_synced);
+    }
+
+    /// Times a commit that has completed.
+    pub(super) fn end_commit(&mut self, began: CommitBegan, is_synced: bool) {
         let is_quiet = began.is_quiet && began.activity_count == self.cold_reads.activity_count;
         let now = self.now.monotonic;
         let narrowed =

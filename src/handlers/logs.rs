@@ -10,7 +10,9 @@ use super::token::{self, Kind};
 use crate::base::mutant;
 use crate::controller::image::TopicImage;
 use crate::io::{Completion, Io};
-use crate::model::configs::{AckAfter as ConfigAckAfter, CleanupPolicy, Prepare, TimestampType, TopicConfig};
+use crate::model::configs::{
+    AckAfter as ConfigAckAfter, BrokerConfig, CleanupPolicy, Prepare, TimestampType, TopicConfig,
+};
 use crate::model::id::{LeaderEpoch, PartitionIndex, TopicIdPartition};
 use crate::protocol::error::ErrorCode;
 use crate::storage::retention::RetentionPolicy;
@@ -69,11 +71,7 @@ impl<I: Io> Broker<I> {
                 ConfigAckAfter::Write => AckAfter::Write,
                 ConfigAckAfter::Memory => AckAfter::Memory,
             },
-            prepare: match self.options.config.prepare {
-                Prepare::Write => PrepareMode::Zeros,
-                Prepare::Allocate => PrepareMode::Allocate,
-                Prepare::None => PrepareMode::None,
-            },
+            prepare: prepare_mode(&self.options.config),
             reuse: self.options.reuses_segments,
             log_append_time: config.message_timestamp_type == TimestampType::LogAppendTime,
             splice_size_bytes_min: self.options.splice_size_bytes_min,
@@ -86,20 +84,28 @@ impl<I: Io> Broker<I> {
         self.partitions.mark_dirty(slot);
     }
 
-    /// Submits the writes of all logs that were appended to in this turn.
+    /// Submits the writes of all logs that were appended to in this turn, or has them wait for the journal.
     pub(super) fn commit_dirty(&mut self) {
         let mut dirty = self.partitions.take_dirty(std::mem::take(&mut self.spare_dirty));
         for slot in dirty.drain(..) {
             if self.partitions.is_used(slot) {
                 let partition = self.partitions.get_mut(slot);
                 partition.flush_if_due(&mut self.io, self.now.monotonic);
-                partition.log.commit(&mut self.io);
-                let events = partition.log.take_events();
-                self.commit_began(slot);
-                self.react(slot, events);
+                if !self.wait_for_journal(slot) {
+                    self.commit_itself(slot);
+                }
             }
         }
         self.spare_dirty = dirty;
+    }
+
+    /// Submits the write of a log's own.
+    pub(super) fn commit_itself(&mut self, slot: u32) {
+        let log = &mut self.partitions.get_mut(slot).log;
+        log.commit(&mut self.io);
+        let events = log.take_events();
+        self.commit_began(slot);
+        self.react(slot, events);
     }
 
     /// An operation of a log has completed.
@@ -109,6 +115,11 @@ impl<I: Io> Broker<I> {
         let events = partition.log.complete(&mut self.io, completion.token, completion.result, now);
         self.time_commit(slot);
         self.react(slot, events);
+        self.retry_waiting();
+    }
+
+    /// Those who waited for a log or for memory are looked at again.
+    pub(super) fn retry_waiting(&mut self) {
         self.retry_starved();
         self.retry_coordinators();
         self.retry_markers();
@@ -116,6 +127,7 @@ impl<I: Io> Broker<I> {
 
     /// Acts on what a log has told.
     pub(super) fn react(&mut self, slot: u32, events: Events) {
+        self.note_writing(slot);
         if self.partitions.get_mut(slot).log.state() == State::Deleted {
             return self.react_to_deletion(slot, events);
         }
@@ -200,6 +212,15 @@ impl<I: Io> Broker<I> {
             }
             partition.quiet_end = end;
         }
+    }
+}
+
+/// How space is made ahead of the writer.
+pub(super) fn prepare_mode(config: &BrokerConfig) -> PrepareMode {
+    match config.prepare {
+        Prepare::Write => PrepareMode::Zeros,
+        Prepare::Allocate => PrepareMode::Allocate,
+        Prepare::None => PrepareMode::None,
     }
 }
 

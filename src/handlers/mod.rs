@@ -38,6 +38,7 @@ mod fetch_session;
 mod fetch_tasks;
 mod fetch_waits;
 mod init_producer_id;
+mod journal;
 mod list_config_resources;
 mod list_offsets;
 mod located;

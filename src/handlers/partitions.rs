@@ -46,6 +46,10 @@ pub struct Partition {
     pub is_removed: bool,
     /// The commit under way, if it is timed.
     pub commit_began: Option<CommitBegan>,
+    /// It is to be committed by the journal.
+    pub waits_for_journal: bool,
+    /// A write of its log's own was under way when it was last looked at.
+    pub is_writing: bool,
     is_dirty: bool,
 }
 
@@ -66,6 +70,8 @@ impl Partition {
             flushed_at: Monotonic(0),
             is_removed: false,
             commit_began: None,
+            waits_for_journal: false,
+            is_writing: false,
             is_dirty: false,
         }
     }
@@ -139,6 +145,11 @@ impl Partitions {
         self.slots[slot as usize].partition.as_mut().expect("the slot is in use")
     }
 
+    /// The present generation of a slot.
+    pub fn generation(&self, slot: u32) -> u16 {
+        self.slots[slot as usize].generation
+    }
+
     /// The partition in a slot, if it is still the one that a token of `generation` was made for.
     pub fn current(&mut self, slot: u32, generation: u16) -> Option<&mut Partition> {
         let slot = self.slots.get_mut(slot as usize)?;
@@ -161,6 +172,12 @@ impl Partitions {
         }
         self.free.push(slot);
         partition
+    }
+
+    /// The same, to look at.
+    pub fn look(&self, slot: u32, generation: u16) -> Option<&Partition> {
+        let slot = self.slots.get(slot as usize)?;
+        if slot.generation == generation { slot.partition.as_deref() } else { None }
     }
 
     /// All slots in use, in order.

@@ -437,6 +437,7 @@ impl<I: Io> Broker<I> {
             Err(AppendError::NotReady) => Attempt::Hold { slot, header, wants_memory: false },
             Err(AppendError::NoMemory) => {
                 self.mark_dirty(slot);
+                self.journal.hurry();
                 Attempt::Hold { slot, header, wants_memory: true }
             }
             Err(error) => refuse(self, errors::of_append(&error), Some(error.to_string().into())),

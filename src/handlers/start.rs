@@ -15,7 +15,9 @@ use super::endpoints::Endpoints;
 use super::fetch_session::FetchSessions;
 use super::fetch_tasks::FetchTasks;
 use super::init_producer_id::ProducerIdBlock;
+use super::journal::JournalHost;
 use super::list_offsets::Lookups;
+use super::logs::prepare_mode;
 use super::options::BrokerOptions;
 use super::partitions::{Partition, Partitions};
 use super::produce::ProduceTasks;
@@ -28,8 +30,9 @@ use crate::model::id::{PartitionIndex, ShardId, TopicIdPartition};
 use crate::net::connection::RECEIVE_SIZE_BYTES_MIN;
 use crate::net::{Admission, Connections};
 use crate::storage::checkpoint::{CleanStopWriter, PartitionState};
+use crate::storage::journal::{JournalError, Replayed, replay};
 use crate::storage::recovery::{Known, recover};
-use crate::storage::{Identity, Log, Resources};
+use crate::storage::{Identity, Journal, JournalOptions, Log, Offline, Resources};
 use crate::telemetry::{Counters, Occasional};
 
 /// States of partitions that stopped cleanly.
@@ -44,6 +47,10 @@ pub struct Recovered {
     pub offline_count: usize,
     /// Bytes of batches that were read.
     pub scanned_bytes: u64,
+    /// Bytes of batches that the journals had and the segments may not have had.
+    pub replayed_bytes: u64,
+    /// Something that the journals have could not be written to its partition.
+    pub needs_journals: bool,
 }
 
 impl<I: Io> Broker<I> {
@@ -66,6 +73,20 @@ impl<I: Io> Broker<I> {
         let admission = Admission::new(connection_count_max, receive_bytes_max);
         let mut rng = Rng::new(seed);
         let compaction = Compaction::new(&options.config, shards, &mut rng);
+        let journal_options = JournalOptions {
+            file_size_bytes: options.config.journal_size_bytes / 2,
+            prepare: prepare_mode(&options.config),
+        };
+        let id = uuid::Uuid::from_u128(u128::from(rng.next_u64()) << 64 | u128::from(rng.next_u64()));
+        let journal = Journal::new(
+            token::base(Kind::Journal, 0, 0),
+            options.layout.clone(),
+            format!("{shard}-{}", id.simple()),
+            id,
+            resources.pool.clone(),
+            journal_options,
+        );
+        let journal = JournalHost::new(journal, options.config.journal_min_partitions);
         let slots = options.config.max_incremental_fetch_session_cache_slots.div_ceil(shards);
         Broker {
             io,
@@ -81,6 +102,7 @@ impl<I: Io> Broker<I> {
             unsent: Vec::new(),
             admission,
             partitions: Partitions::default(),
+            journal,
             produce_tasks: ProduceTasks::default(),
             held: FxHashMap::default(),
             starved: Vec::new(),
@@ -114,20 +136,42 @@ impl<I: Io> Broker<I> {
     }
 
     /// Opens every partition of this shard that has files. Blocking: at start, where nothing else is under way.
-    pub fn recover_partitions(&mut self, clean: &mut CleanStates) -> Recovered {
+    ///
+    /// # Errors
+    /// The journals cannot be read: what was acknowledged may be missing.
+    pub fn recover_partitions(&mut self, clean: &mut CleanStates) -> Result<Recovered, JournalError> {
         let image = self.image.clone();
-        let mut recovered = Recovered::default();
+        let replayed = self.replay_journals(&image)?;
+        let mut recovered = Recovered {
+            replayed_bytes: replayed.written_bytes,
+            needs_journals: !replayed.failed.is_empty(),
+            ..Recovered::default()
+        };
         for topic in image.topics() {
             for index in topic.partitions() {
                 let mine = image.leader(topic, index) == Some(self.broker_id());
                 if mine && topic.is_materialized(index) {
-                    self.recover_partition(topic, index, clean, &mut recovered);
+                    let id = TopicIdPartition { topic: topic.id, partition: index };
+                    let failure = replayed.failed.get(&id);
+                    self.recover_partition(topic, index, clean, failure, &mut recovered);
                 }
             }
         }
         self.remove_left_over();
         self.open_coordinators();
-        recovered
+        Ok(recovered)
+    }
+
+    /// Writes what the journals hold of this shard's partitions into their segments.
+    fn replay_journals(&mut self, image: &Image) -> Result<Replayed, JournalError> {
+        let (me, layout) = (self.broker_id(), &self.options.layout);
+        replay(&mut self.io, layout, |id| {
+            let topic = image.topic(id.topic)?;
+            let is_mine = topic.has(id.partition)
+                && image.leader(topic, id.partition) == Some(me)
+                && topic.is_materialized(id.partition);
+            is_mine.then(|| layout.partition_dir(&topic.name, id.partition))
+        })
     }
 
     fn recover_partition(
@@ -135,6 +179,7 @@ impl<I: Io> Broker<I> {
         topic: &TopicImage,
         index: PartitionIndex,
         clean: &mut CleanStates,
+        failure: Option<&String>,
         recovered: &mut Recovered,
     ) {
         let id = TopicIdPartition { topic: topic.id, partition: index };
@@ -151,8 +196,15 @@ impl<I: Io> Broker<I> {
         let epoch = self.image.leader_epoch(topic);
         let known = Known { had_data: true, clean: clean.remove(&id) };
         let shared = self.resources.clone();
-        let opened = recover(&mut self.io, token, identity.clone(), options, epoch, known, shared.clone(), self.now);
         recovered.partition_count += 1;
+        if let Some(error) = failure {
+            recovered.offline_count += 1;
+            let cause = Offline::Failed { what: "recovery", error: error.clone() };
+            let log = Log::new_offline(token, identity, options, epoch, shared, cause);
+            self.partitions.insert(Partition::new(id, topic.name.clone(), config, log));
+            return;
+        }
+        let opened = recover(&mut self.io, token, identity.clone(), options, epoch, known, shared.clone(), self.now);
         let log = match opened {
             Ok((log, stats)) => {
                 recovered.scanned_bytes += stats.scanned_bytes;

@@ -30,9 +30,11 @@ pub enum Kind {
     Removal,
     /// Compaction.
     Compaction,
+    /// The shard's journal.
+    Journal,
 }
 
-const KINDS: [Kind; 9] = [
+const KINDS: [Kind; 10] = [
     Kind::Accept,
     Kind::Connection,
     Kind::Log,
@@ -42,6 +44,7 @@ const KINDS: [Kind; 9] = [
     Kind::Removal,
     Kind::Coordinator,
     Kind::Compaction,
+    Kind::Journal,
 ];
 
 /// The token of `kind` with its low 8 bits free.

@@ -49,6 +49,15 @@ pub fn write(io: &mut impl Io, layout: &Layout, shard: ShardId, chunks: Vec<Vec<
     Ok(())
 }
 
+/// Removes journals in which nothing is needed any more. What stays is read once more by the next start.
+pub fn remove_journals(io: &mut impl Io, paths: Vec<std::path::PathBuf>) {
+    for path in paths {
+        if let Err(error) = run(io, Op::Remove { path: path.clone() }) {
+            tracing::warn!(path = %path.display(), %error, "a journal that is not needed any more was not removed");
+        }
+    }
+}
+
 fn files(io: &mut impl Io, layout: &Layout) -> io::Result<Vec<std::path::PathBuf>> {
     let Outcome::Listed(entries) = io.run(Op::List { path: layout.meta_dir() })? else { panic!("a listing") };
     let mut names: Vec<String> = entries.into_iter().map(|entry| entry.name).collect();

@@ -16,6 +16,7 @@ use crate::handlers::endpoints::{Endpoint, Endpoints};
 use crate::handlers::options::BrokerOptions;
 use crate::io::{Completion, Io};
 use crate::model::id::ShardId;
+use crate::storage::journal;
 
 /// The number of the controller's own question: to start. Shards count theirs from 1.
 const START: u64 = 0;
@@ -26,6 +27,7 @@ pub struct ControllerHost {
     controller: Controller<Asker>,
     log: MetadataLog,
     hellos: Vec<Option<Endpoint>>,
+    needs_journals: bool,
     is_closed: bool,
 }
 
@@ -33,16 +35,31 @@ impl ControllerHost {
     /// A controller that waits for every shard of the node to listen.
     pub fn new(options: Arc<BrokerOptions>, controller: Controller<Asker>, log: MetadataLog) -> ControllerHost {
         let hellos = vec![None; usize::from(options.shard_count)];
-        ControllerHost { options, controller, log, hellos, is_closed: false }
+        ControllerHost { options, controller, log, hellos, needs_journals: false, is_closed: false }
     }
 
     /// A shard listens. The last one starts the node.
-    pub fn hello(&mut self, io: &mut impl Io, post: &mut Post<Message>, now: Now, shard: ShardId, endpoint: Endpoint) {
+    pub fn hello(
+        &mut self,
+        io: &mut impl Io,
+        post: &mut Post<Message>,
+        now: Now,
+        shard: ShardId,
+        endpoint: Endpoint,
+        needs_journals: bool,
+    ) {
+        self.needs_journals |= needs_journals;
         self.hellos[usize::from(shard.0)] = Some(endpoint);
         if self.hellos.iter().all(Option::is_some) {
             // Everybody has read what the last stop left; from the first append on it would be a lie.
             if let Err(error) = clean_stop::remove(io, &self.options.layout) {
                 panic!("the clean-stop files cannot be removed, so nothing may be appended: {error}");
+            }
+            // What they held is in the segments.
+            if !self.needs_journals
+                && let Err(error) = journal::replay::remove(io, &self.options.layout)
+            {
+                panic!("the journals cannot be removed, so nothing may be appended: {error}");
             }
             let ticket = Asker { shard: CONTROLLER, number: START };
             self.handle(io, post, now, Event::Start { ticket, node: self.options.node });

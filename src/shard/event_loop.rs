@@ -58,9 +58,10 @@ impl<I: Io> Shard<I> {
         controller: Option<ControllerHost>,
         listener: Listener,
         endpoint: Endpoint,
+        needs_journals: bool,
     ) -> Shard<I> {
         let mut post = Post::new(broker.shard, mailboxes, broker.io.waker());
-        post.send(CONTROLLER, Message::Hello { shard: broker.shard, endpoint });
+        post.send(CONTROLLER, Message::Hello { shard: broker.shard, endpoint, needs_journals });
         let stall = StallWatch::new(broker.options.stall_threshold);
         let next_tick = broker.io.now().monotonic + TICK;
         Shard {
@@ -171,9 +172,9 @@ impl<I: Io> Shard<I> {
     fn deliver(&mut self, message: Message) {
         let now = self.broker.now;
         match message {
-            Message::Hello { shard, endpoint } => {
+            Message::Hello { shard, endpoint, needs_journals } => {
                 let controller = self.controller.as_mut().expect("only the controller is greeted");
-                controller.hello(&mut self.broker.io, &mut self.post, now, shard, endpoint);
+                controller.hello(&mut self.broker.io, &mut self.post, now, shard, endpoint, needs_journals);
             }
             Message::Ask(event) => {
                 let controller = self.controller.as_mut().expect("only the controller is asked");
@@ -212,11 +213,13 @@ impl<I: Io> Shard<I> {
         if self.phase != Phase::Stopping || !is_controller_closed || !self.broker.is_stopped() {
             return;
         }
+        let journals = self.broker.settled_journals();
         let chunks = self.broker.clean_stop_chunks();
         let options = Arc::clone(&self.broker.options);
         if let Err(error) = clean_stop::write(&mut self.broker.io, &options.layout, self.broker.shard, chunks) {
             tracing::warn!(%error, "the clean-stop file was not written; the next start recovers instead");
         }
+        clean_stop::remove_journals(&mut self.broker.io, journals);
         self.phase = Phase::Stopped;
     }
 }

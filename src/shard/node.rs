@@ -35,6 +35,7 @@ use crate::handlers::start::Recovered;
 use crate::io::Io;
 use crate::io::uring::{DataLock, LockError, Ring, RingError, RingOptions, RingReport};
 use crate::model::id::ShardId;
+use crate::storage::journal::JournalError;
 use crate::storage::{FileCache, LogOptions, Resources, TailBudget};
 use crate::telemetry::Counters;
 
@@ -86,6 +87,9 @@ pub enum NodeError {
     /// The metadata cannot be read.
     #[error(transparent)]
     Metadata(#[from] MetadataLogError),
+    /// What was acknowledged may be missing.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
     /// An address cannot be listened on.
     #[error("{address} cannot be listened on: {source}")]
     Listen {
@@ -338,9 +342,9 @@ impl Place {
         let endpoint = Endpoint { host: self.advertise.host, port };
         let mut states = clean_stop::read(&mut io, &self.options.layout);
         let mut broker = Broker::new(io, self.shard, self.options, image, resources, self.seed);
-        let recovered = broker.recover_partitions(&mut states);
+        let recovered = broker.recover_partitions(&mut states)?;
         drop(states);
-        let shard = Shard::new(broker, self.mailboxes, host, listener, endpoint.clone());
+        let shard = Shard::new(broker, self.mailboxes, host, listener, endpoint.clone(), recovered.needs_journals);
         Ok((shard, endpoint, recovered))
     }
 }

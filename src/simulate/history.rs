@@ -195,6 +195,8 @@ impl<'a> History<'a> {
             .set("num.partitions", 2)
             .set("log.cleaner.backoff.ms", 20)
             .set("log.cleaner.dedupe.buffer.size", if self.plan.seed % 4 == 3 { 24 * 40 } else { MIB })
+            .set("ottla.journal.bytes", self.plan.journal_kib * 1024)
+            .set("ottla.journal.min.partitions", self.plan.journal_min_partitions)
             .set("offsets.topic.segment.bytes", 16 * KIB)
             .set("offsets.topic.num.partitions", 3)
             .set("transaction.state.log.num.partitions", 3)

@@ -64,6 +64,10 @@ enum Aim {
     Compaction,
     /// Transactions, and crashes.
     Transactions,
+    /// A journal of this many KiB that takes every small commit, and crashes; these things are slow.
+    Journal(u64, &'static [Slow]),
+    /// The same, with a compacted topic.
+    CompactedJournal,
 }
 
 const fn mutant(name: &'static str, what: &'static str, aim: Aim, seed_count_max: u64) -> Mutant {
@@ -75,7 +79,7 @@ const fn rare(name: &'static str, what: &'static str, aim: Aim, seed_count_max: 
 }
 
 /// All of them.
-pub const ALL: [Mutant; 49] = [
+pub const ALL: [Mutant; 54] = [
     mutant("skip_sync", "commits are not synced", Aim::Crashes, 10),
     rare(
         "skip_two_step",
@@ -159,6 +163,21 @@ pub const ALL: [Mutant; 49] = [
     mutant("read_undecided", "readers of committed records read what is not decided", Aim::Transactions, 10),
     mutant("end_halves_differently", "a transaction's partitions get different markers", Aim::Transactions, 10),
     mutant("markers_go_early", "compaction drops a marker before its records", Aim::Transactions, 60),
+    mutant("journal_without_sync", "the journal's writes are not synced", Aim::Journal(1024, &[]), 10),
+    mutant("forget_journal", "a start passes over the journals", Aim::Journal(1024, &[]), 10),
+    mutant(
+        "overwrite_unsettled",
+        "a journal is overwritten before all of it is in the segments",
+        Aim::Journal(24, SLOW_COMMITS),
+        20,
+    ),
+    mutant(
+        "seal_unsettled",
+        "a segment is sealed before what the journal has of it is there",
+        Aim::Journal(1024, &[]),
+        20,
+    ),
+    mutant("replay_into_sealed", "a start writes into segments that have been compacted", Aim::CompactedJournal, 60),
     mutant("take_commits_of_anybody", "whoever was a member may commit", Aim::Groups, 300),
 ];
 
@@ -172,6 +191,7 @@ impl Mutant {
     pub fn plan(&self, seed: u64) -> Plan {
         let plan = Plan { life_count: 6, slow: &[], member_count: 0, consumer_count: 0, ..Plan::new(seed) };
         let plan = Plan { has_compacted: false, has_transactions: false, has_tiny_segments: false, ..plan };
+        let plan = Plan { journal_kib: 0, journal_min_partitions: 1, ..plan };
         let none = Faults {
             delays: false,
             errors: false,
@@ -202,6 +222,13 @@ impl Mutant {
             }
             Aim::Compaction => Plan { faults: none, has_compacted: true, topic_count_max: 1, writer_count: 1, ..plan },
             Aim::Transactions => Plan { faults: none, has_transactions: true, writer_count: 1, goal_max: 120, ..plan },
+            Aim::Journal(journal_kib, slow) => {
+                Plan { faults: none, journal_kib, slow, writer_count: 4, topic_count_max: 4, goal_max: 120, ..plan }
+            }
+            Aim::CompactedJournal => {
+                let plan = Plan { faults: none, has_compacted: true, topic_count_max: 1, writer_count: 1, ..plan };
+                Plan { journal_kib: 1024, ..plan }
+            }
             Aim::Failing => {
                 let faults = Faults { errors: true, ..none };
                 Plan { faults, topic_count_max: 2, goal_max: 60, life_count: 12, ..plan }

@@ -99,6 +99,10 @@ pub struct Plan {
     pub has_compacted: bool,
     /// There are transactional producers.
     pub has_transactions: bool,
+    /// Size of each shard's journal; 0: none.
+    pub journal_kib: u64,
+    /// Partitions that must commit at a time for it to be used.
+    pub journal_min_partitions: u64,
     /// What takes long in every life.
     pub slow: &'static [Slow],
     /// Every reader takes its answers late, not only some.
@@ -113,6 +117,7 @@ impl Plan {
     /// The plan of a seed.
     pub fn new(seed: u64) -> Plan {
         let mut rng = Rng::new(seed ^ 0x0711_a000);
+        let mut journal = Rng::new(seed ^ 0x10a2);
         let mut often = |of: u64| rng.chance(2, of);
         let faults = Faults {
             delays: often(3),
@@ -142,6 +147,8 @@ impl Plan {
             faults,
             has_compacted: seed % 2 == 1,
             has_transactions: seed.is_multiple_of(3),
+            journal_kib: [0, 24, 64, 1024][journal.in_range(0..4) as usize],
+            journal_min_partitions: journal.in_range(1..4),
             member_count: rng.in_range(0..5) as u32,
             slow_readers: false,
             keeps: None,
@@ -181,6 +188,7 @@ impl Plan {
         add("no compacted topic", self.has_compacted, &|p| p.has_compacted = false);
         add("no consumer", self.consumer_count > 0, &|p| p.consumer_count = 0);
         add("no transactions", self.has_transactions, &|p| p.has_transactions = false);
+        add("no journal", self.journal_kib > 0, &|p| p.journal_kib = 0);
         add("no member", self.member_count > 0, &|p| p.member_count = 0);
         add("nothing that is always slow", !self.slow.is_empty(), &|p| p.slow = &[]);
         add("one shard", self.shard_count_max > 1, &|p| p.shard_count_max = 1);

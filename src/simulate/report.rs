@@ -4,7 +4,7 @@ use super::history::Told;
 use crate::base::coverage::Counts;
 
 /// The branches that a long simulation must go through again and again.
-pub const BRANCHES: [&str; 134] = [
+pub const BRANCHES: [&str; 146] = [
     "checkpoint: durable",
     "checkpoint: of a log that closes",
     "checkpoint: waits for its bytes",
@@ -73,6 +73,18 @@ pub const BRANCHES: [&str; 134] = [
     "group: told that it is unknown",
     "group: told to join again",
     "idle",
+    "journal: a file is kept",
+    "journal: a file is made",
+    "journal: a group says that the other file is free",
+    "journal: a lap ends",
+    "journal: a lap is settled",
+    "journal: a partition's records cannot be replayed",
+    "journal: an old lap ends",
+    "journal: fails",
+    "journal: full, and the other file is not free",
+    "journal: no space for it",
+    "journal: passes over a sealed segment",
+    "journal: replays",
     "keyed records appended",
     "kill",
     "kill: an operation outlives its process",

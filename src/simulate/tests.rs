@@ -117,6 +117,8 @@ fn every_branch_that_is_listed_exists() {
         "storage/commit.rs",
         "storage/recovery.rs",
         "storage/rewriter.rs",
+        "storage/journal/laps.rs",
+        "storage/journal/replay.rs",
         "storage/compaction/swap.rs",
         "storage/compaction/task.rs",
         "handlers/produce.rs",

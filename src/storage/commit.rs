@@ -1,4 +1,4 @@
-//! Staged → written → durable, and the seam where a journal would stand.
+//! Staged → written → durable: a log's own writes, and the seam for the journal.
 //!
 //! 1. `commit` hands over the oldest chunk that has unwritten bytes: whole blocks from the first one that is not
 //!    wholly written, padded with zeros. One write per log is under way; the next gathers meanwhile.
@@ -8,8 +8,9 @@
 //!    there, no batch has a length of zero, and one write does.
 //! 3. The first write into a new segment waits until the old one's last is durable, so that what recovery finds in
 //!    a later segment always follows what it finds in the earlier ones.
-//! 4. [`Log::advance_written`] and [`Log::advance_durable`] are the only places where those boundaries move: own
-//!    writes call them here, a journal of small commits would call them from its own completion.
+//! 4. `advance_written`, `advance_durable` and `advance_settled` are the only places where those boundaries move: own
+//!    writes move all of them, the [journal](super::journal) only what is durable. What it made durable is in the
+//!    segment, *settled*, after the next own write, which begins where the last one ended.
 //!
 //! Invariant: `unsynced` is true exactly while bytes below `written` are covered by no sync; they are all in the
 //! segment of `written`.
@@ -58,12 +59,12 @@ impl Log {
     /// Starts writing what is staged, unless a write is under way. Called once per loop turn for dirty logs, so
     /// that all appends of a turn share a write.
     pub fn commit(&mut self, io: &mut impl Io) {
-        if self.in_flight.is_some() || self.offline.is_some() {
+        if self.is_committing() || self.offline.is_some() {
             return;
         }
         let Some(chunk) = self.tail.first_dirty().cloned() else { return };
         let mutants = self.options.mutants();
-        let sync = self.options.ack_after == AckAfter::Sync;
+        let sync = self.options.ack_after == AckAfter::Sync || self.settle_to > self.settled.offset;
         // A synced write does not cover earlier unsynced ones, not even those whose sync is under way.
         let old_must_be_durable = (sync || chunk.segment != self.written.segment) && !mutants.roll_without_wait;
         if old_must_be_durable && (self.unsynced || self.syncing.is_some()) {
@@ -121,7 +122,7 @@ impl Log {
         self.tail.settle();
         self.advance_written(write.boundary);
         match write.sync {
-            true => self.advance_durable(write.boundary),
+            true => self.advance_settled(write.boundary),
             false => self.unsynced = true,
         }
         // Memory and room in staging have become free.
@@ -154,7 +155,7 @@ impl Log {
         }
         if self.offline.is_none() {
             coverage::hit("commit: a sync of several writes");
-            self.advance_durable(covered);
+            self.advance_settled(covered);
             // A commit may have waited for it.
             self.commit(io);
         }
@@ -167,7 +168,16 @@ impl Log {
         self.move_high_watermark();
     }
 
-    /// Everything before `boundary` is durable, be it by own writes or by a journal.
+    /// Everything before `boundary` is durable in the segments themselves.
+    fn advance_settled(&mut self, boundary: Boundary) {
+        debug_assert!(boundary.offset >= self.settled.offset);
+        self.settled = boundary;
+        if boundary.offset >= self.durable.offset {
+            self.advance_durable(boundary);
+        }
+    }
+
+    /// Everything before `boundary` is durable, be it by own writes or by the journal.
     pub(super) fn advance_durable(&mut self, boundary: Boundary) {
         debug_assert!(boundary.offset >= self.durable.offset);
         self.durable = boundary;
@@ -216,7 +226,7 @@ impl Log {
 
     /// Goes on with closing: commits, then a sync, then what is left of jobs, then the checkpoint.
     pub(super) fn go_on_closing(&mut self, io: &mut impl Io) {
-        if self.state != State::Closing || self.in_flight.is_some() || self.syncing.is_some() {
+        if self.state != State::Closing || self.is_committing() || self.syncing.is_some() {
             return;
         }
         if self.tail.first_dirty().is_some() {

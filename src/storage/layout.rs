@@ -5,6 +5,7 @@
 //! DATA/meta.properties                               node id and shard count
 //! DATA/meta/__cluster_metadata-0/                    metadata log
 //! DATA/meta/                                         its snapshots, clean-stop.<part>
+//! DATA/journal/<shard>-<life>-<number>.journal       small commits that are not in their segments yet
 //! DATA/topics/<topic>-<partition>/
 //!     partition.metadata                             Kafka's text: version and topic id
 //!     checkpoint
@@ -51,6 +52,11 @@ impl Layout {
     /// Where partitions are.
     pub fn topics_dir(&self) -> PathBuf {
         self.data.join("topics")
+    }
+
+    /// Where the shards' journals are.
+    pub fn journal_dir(&self) -> PathBuf {
+        self.data.join("journal")
     }
 
     /// A partition's directory.

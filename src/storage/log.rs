@@ -6,10 +6,10 @@
 //! and hands every completion whose token has the log's upper bits to [`Log::complete`].
 //!
 //! Invariants
-//! - `log start <= last stable offset <= high watermark <= end`, `durable <= written <= end`.
+//! - `log start <= last stable offset <= high watermark <= end`, `settled <= durable <= end`, `settled <= written <= end`.
 //! - The log start that anybody is told is durable: a raised one counts once a checkpoint says so.
 //! - Between `append` calls the tail holds everything from the last written block to the end.
-//! - At most one write of batches is under way, and at most one step of a job, one preparation and one sync.
+//! - At most one write of batches is under way, be it the journal's, and at most one step of a job, one preparation and one sync.
 //! - An open, quiet log holds less than 32 KiB; one without data no buffer at all.
 //! - `append`, `commit` and the completion of a write allocate nothing per batch beyond buffers.
 
@@ -109,11 +109,17 @@ pub struct Log {
     pub(super) end: Boundary,
     pub(super) written: Boundary,
     pub(super) durable: Boundary,
+    /// Durable in the segments themselves; above it the journal has what is durable.
+    pub(super) settled: Boundary,
+    /// What is below must be settled soon.
+    pub(super) settle_to: Offset,
     pub(super) high_watermark: Boundary,
     /// Bytes are written that no sync covers.
     pub(super) unsynced: bool,
 
     pub(super) in_flight: Option<InFlight>,
+    /// What the journal's write under way will have made durable.
+    pub(super) journaling: Option<Boundary>,
     /// What the sync under way will have made durable.
     pub(super) syncing: Option<Boundary>,
     pub(super) staging_size_bytes: usize,
@@ -170,9 +176,12 @@ impl Log {
             end: Boundary::default(),
             written: Boundary::default(),
             durable: Boundary::default(),
+            settled: Boundary::default(),
+            settle_to: Offset(0),
             high_watermark: Boundary::default(),
             unsynced: false,
             in_flight: None,
+            journaling: None,
             syncing: None,
             staging_size_bytes: crate::io::buffer::SIZE_MIN_BYTES,
             staged_bytes: 0,
@@ -293,7 +302,10 @@ impl Log {
 
     /// True if `commit` has something to do.
     pub fn is_dirty(&self) -> bool {
-        self.offline.is_none() && self.in_flight.is_none() && self.staged_bytes > 0
+        let is_due = self.options.ack_after != AckAfter::Sync
+            || self.end.offset > self.durable.offset
+            || (self.must_settle() && self.end.offset > self.settled.offset);
+        self.offline.is_none() && !self.is_committing() && self.staged_bytes > 0 && is_due
     }
 
     /// Gives memory back that only a busy log needs. For the owner's slow tick, on logs that were quiet since the
@@ -345,6 +357,10 @@ impl Log {
         if self.rolling.is_some() || self.checkpoints.captured.is_some() || self.options.ack_after == AckAfter::Sync {
             // In modes that do not sync each write, and for what was written before the mode became `sync`.
             self.sync_written(io);
+        }
+        if self.must_settle() && self.end.offset == self.durable.offset {
+            // Nobody else would: there is nothing to be committed.
+            self.commit(io);
         }
         self.seal_if_durable();
         self.go_on_checkpoint();

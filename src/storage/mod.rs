@@ -7,7 +7,8 @@
 //! | `aborted` | the search for aborted transactions in memory and sidecars |
 //! | [`log`] | the log object: fields, face, completions |
 //! | [`appender`] | batch → stamped → staged |
-//! | [`commit`] | staged → written → durable; the seam for a journal |
+//! | [`commit`] | staged → written → durable |
+//! | [`journal`] | small commits of many logs by one write of the shard |
 //! | [`tail_cache`] | the buffers that were written, under a shard-wide budget |
 //! | [`segment`] | one `.log` file: names, bounds, index |
 //! | [`prepare`] | space ahead of the writer, and the next file |
@@ -43,6 +44,7 @@ pub mod event;
 pub mod files;
 pub mod index;
 pub mod job;
+pub mod journal;
 pub mod layout;
 pub mod log;
 pub mod lookup;
@@ -65,6 +67,7 @@ pub use compaction::{Cleaner, CleanerOptions, CompactionPolicy, Dirtiness};
 pub use deletion::Removal;
 pub use event::{AppendError, Appended, Boundary, Events, Offline, ReadError};
 pub use files::FileCache;
+pub use journal::{Group, Journal, JournalOptions, Settled};
 pub use log::{Identity, Log, Resources, State};
 pub use lookup::{LookupStep, LookupTask};
 pub use options::{AckAfter, LogOptions, PrepareMode};

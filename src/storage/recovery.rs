@@ -227,7 +227,7 @@ impl<I: Io> Recovery<'_, I> {
         let log = &mut self.log;
         let active = log.segments.back().expect("it was opened");
         log.end = Boundary { segment: active.base_offset, position: active.size_bytes, offset: active.next_offset };
-        (log.written, log.durable, log.high_watermark) = (log.end, log.end, log.end);
+        (log.written, log.durable, log.settled, log.high_watermark) = (log.end, log.end, log.end, log.end);
         log.epochs.truncate_end(log.end.offset);
         if mutant::is_on("keep_leader_epoch") {
             log.leader_epoch = self.epoch.max(LeaderEpoch(0));

@@ -125,7 +125,9 @@ impl Log {
         let Some(base) = self.rolling else { return };
         let segment = self.segment(base).expect("a segment being sealed is not freed");
         let (size_bytes, file) = (segment.size_bytes, segment.direct.clone());
-        let written = self.durable.offset >= segment.next_offset || self.options.mutants().roll_without_wait;
+        let is_early = self.options.mutants().roll_without_wait
+            || (mutant::is_on("seal_unsettled") && self.durable.offset >= segment.next_offset);
+        let written = self.settled.offset >= segment.next_offset || is_early;
         let queued = self.jobs.iter().any(|job| job.kind == JobKind::Roll);
         let in_flight = self.in_flight.as_ref().is_some_and(|write| write.segment() == base);
         if !written || queued || in_flight || self.space.is_preparing(base) {
@@ -249,7 +251,7 @@ impl Log {
             self.checkpoints.captured = Some((self.end, log_start, bytes));
         }
         let Some((boundary, ..)) = &self.checkpoints.captured else { return };
-        let durable = self.durable.offset >= boundary.offset || self.options.mutants().checkpoint_beyond_sync;
+        let durable = self.settled.offset >= boundary.offset || self.options.mutants().checkpoint_beyond_sync;
         if !durable || queued {
             coverage::hit("checkpoint: waits for its bytes");
             return;

@@ -52,6 +52,12 @@ counters! {
     produce_batches_checked,
     /// Produce requests that had to wait before they could take effect.
     produce_held,
+    /// Synced writes of the journal, each for the commits of several partitions.
+    journal_writes,
+    /// Bytes that they wrote, without the padding of blocks.
+    journal_bytes,
+    /// Commits of partitions that they carried.
+    journal_commits,
     /// Bytes of batches answered from memory that was written: the tail cache.
     fetch_bytes_tail,
     /// Bytes of batches that went from a sealed segment to the socket without passing user space.

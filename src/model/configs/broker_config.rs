@@ -55,6 +55,10 @@ pub struct BrokerConfig {
     pub replication_factor_policy: ReplicationFactorPolicy,
     /// How space ahead of the writer is prepared.
     pub prepare: Prepare,
+    /// Bytes of a shard's journal; 0: none.
+    pub journal_size_bytes: u64,
+    /// Partitions that must commit at a time for it to be used.
+    pub journal_min_partitions: usize,
     /// How often retention is looked at.
     pub log_retention_check_interval_ms: u64,
     /// Whether compacted topics are compacted.
@@ -183,6 +187,8 @@ impl BrokerConfig {
                 "none" => Prepare::None,
                 _ => Prepare::Write,
             },
+            journal_size_bytes: values.count("ottla.journal.bytes"),
+            journal_min_partitions: values.size("ottla.journal.min.partitions"),
             log_retention_check_interval_ms: values.count("log.retention.check.interval.ms"),
             log_cleaner_enable: values.boolean("log.cleaner.enable"),
             log_cleaner_dedupe_buffer_size: values.size("log.cleaner.dedupe.buffer.size"),

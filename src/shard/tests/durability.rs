@@ -25,7 +25,7 @@ fn prepare(node: &mut TestNode, load: &mut Load) -> Option<()> {
 
 /// Starts, writes until the power is cut or all is written, starts again with another number of shards, compares,
 /// writes on, stops cleanly, starts once more and compares. Returns how many writes the disk saw before the cut.
-fn cut_and_compare(seed: u64, cut_at: Option<u64>, shards: [u16; 3]) -> u64 {
+pub fn cut_and_compare(spec: &impl Fn(u16) -> Spec, seed: u64, cut_at: Option<u64>, shards: [u16; 3]) -> u64 {
     let world = World::new(seed, WorldOptions::default());
     let mut rng = Rng::new(seed ^ cut_at.unwrap_or(0));
     if let Some(cut_at) = cut_at {
@@ -150,11 +150,11 @@ fn a_shard_that_recovers_for_long_does_not_make_the_others_begin() {
 fn what_was_acknowledged_survives_a_power_cut_at_any_write() {
     // Counts the writes of a whole run, then cuts the power at every k-th.
     for (seed, shards) in [(1, [1, 1, 1]), (2, [2, 3, 1]), (3, [3, 1, 2])] {
-        let writes = cut_and_compare(seed, None, shards);
+        let writes = cut_and_compare(&spec, seed, None, shards);
         let step = (writes / 40).max(1);
         let mut cut_at = seed % step;
         while cut_at < writes {
-            cut_and_compare(seed, Some(cut_at), shards);
+            cut_and_compare(&spec, seed, Some(cut_at), shards);
             cut_at += step;
         }
     }

@@ -12,6 +12,7 @@
 //! | [`fetching`] | long polls and sessions |
 //! | [`faults`] | full and failing disks |
 //! | [`hostile`] | clients that misbehave |
+//! | [`journal`] | the journal of small commits |
 //! | [`stopping`] | what clients get from a shard that stops |
 //! | [`memory`] | what clients hold together |
 //! | [`offsets`] | group coordinators and committed offsets |
@@ -27,6 +28,7 @@ mod durability;
 mod faults;
 mod fetching;
 mod hostile;
+mod journal;
 mod load;
 mod memory;
 mod node;

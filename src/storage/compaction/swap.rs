@@ -150,7 +150,7 @@ impl Log {
     fn compactable(&self) -> Vec<SealedSegment> {
         let stable = self.first_unstable_segment();
         let limits =
-            [stable, self.high_watermark.segment, self.durable.segment, self.written.segment, self.end.segment];
+            [stable, self.high_watermark.segment, self.settled.segment, self.written.segment, self.end.segment];
         let limit = limits.into_iter().min().expect("there are five");
         let sealed = self.segments.iter().take_while(|segment| {
             segment.base_offset < limit && segment.is_sealed() && self.rolling != Some(segment.base_offset)
@@ -169,14 +169,14 @@ impl Log {
     /// A boundary at the end of a sealed segment is the same place as the beginning of the next one; and the next one
     /// stays while this one is rewritten.
     fn move_boundaries_on(&mut self) {
-        if self.unsynced || self.syncing.is_some() || self.in_flight.is_some() {
+        if self.unsynced || self.syncing.is_some() || self.is_committing() {
             return;
         }
-        for at in 0..3 {
-            let boundary = [self.written, self.durable, self.high_watermark][at];
+        for at in 0..4 {
+            let boundary = [self.written, self.durable, self.settled, self.high_watermark][at];
             if boundary.segment < self.end.segment && self.segment(boundary.offset).is_some() {
                 let moved = Boundary { segment: boundary.offset, position: 0, offset: boundary.offset };
-                *[&mut self.written, &mut self.durable, &mut self.high_watermark][at] = moved;
+                *[&mut self.written, &mut self.durable, &mut self.settled, &mut self.high_watermark][at] = moved;
             }
         }
     }
