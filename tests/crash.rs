@@ -23,11 +23,22 @@ const RECORD_COUNT: usize = 3_000;
 
 #[test]
 fn what_was_acknowledged_lies_on_disk_after_every_kill_9() {
+    kill_again_and_again(Options::shards(2));
+}
+
+#[test]
+fn what_the_journal_took_lies_on_disk_after_every_kill_9() {
+    // Every small commit goes through it, and its files are overwritten again and again.
+    let options = Options::shards(2).set("ottla.journal.min.partitions", "1").set("ottla.journal.bytes", "262144");
+    kill_again_and_again(options);
+}
+
+fn kill_again_and_again(options: Options) {
     let number =
         |name: &str, otherwise: usize| std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(otherwise);
     let (kill_count, seed) = (number("OTTLA_CRASH_COUNT", 8), number("OTTLA_CRASH_SEED", 1));
     let mut random = seed as u64;
-    let mut broker = Broker::start(Options::shards(2));
+    let mut broker = Broker::start(options);
     let bootstrap = broker.bootstrap();
     // The smallest segments that Kafka allows: every few kills a partition rolls.
     Admin::new(&bootstrap).create(TOPIC, PARTITION_COUNT, &[("segment.bytes", "1048576")]);
@@ -64,8 +75,10 @@ fn value_of(number: usize) -> String {
 }
 
 fn check(data: &Path, producer: &Producer, sent_count: usize, is_end: bool, when: &str) {
-    let partitions: Vec<BTreeMap<i64, Vec<u8>>> =
-        (0..PARTITION_COUNT).map(|index| read_partition(&data.join(format!("topics/{TOPIC}-{index}")))).collect();
+    let journals = read_journals(data);
+    let partitions: Vec<BTreeMap<i64, Vec<u8>>> = (0..PARTITION_COUNT)
+        .map(|index| read_partition(&data.join(format!("topics/{TOPIC}-{index}")), index, &journals))
+        .collect();
     for (number, report) in producer.reports() {
         let (partition, offset) = report.expect("an idempotent producer does not give up");
         let found = partitions[partition as usize].get(&offset).map(|value| String::from_utf8_lossy(value));
@@ -90,7 +103,7 @@ fn check(data: &Path, producer: &Producer, sent_count: usize, is_end: bool, when
 
 /// Every record of a partition's directory by offset: the segments in order, then the file that the log was about to
 /// go on in.
-fn read_partition(dir: &Path) -> BTreeMap<i64, Vec<u8>> {
+fn read_partition(dir: &Path, index: i32, journals: &[Entry]) -> BTreeMap<i64, Vec<u8>> {
     let mut segments = BTreeMap::new();
     let mut spares = Vec::new();
     let entries = std::fs::read_dir(dir).into_iter().flatten();
@@ -103,15 +116,62 @@ fn read_partition(dir: &Path) -> BTreeMap<i64, Vec<u8>> {
         }
     }
     let mut log = Reading::default();
+    let last = segments.keys().last().copied().unwrap_or(-1);
     for (base, path) in segments {
         assert_eq!(base, log.next_offset, "{}: segments have no gap", path.display());
-        log.read(&std::fs::read(&path).expect("a readable segment"));
+        let mut bytes = std::fs::read(&path).expect("a readable segment");
+        if base == last {
+            // What belongs to any other segment was in it before this one was made.
+            let entries = journals.iter().filter(|entry| (entry.partition, entry.segment) == (index, base));
+            entries.for_each(|entry| entry.write_to(&mut bytes));
+        }
+        log.read(&bytes);
     }
     for path in spares {
         // An interrupted roll: the next segment may still have its old name.
         log.read(&std::fs::read(&path).expect("a readable file"));
     }
     log.records
+}
+
+/// Batches that a journal holds, and where they belong. The topic is the only one that is produced to.
+struct Entry {
+    partition: i32,
+    segment: i64,
+    position: usize,
+    batches: Vec<u8>,
+}
+
+impl Entry {
+    fn write_to(&self, segment: &mut [u8]) {
+        segment[self.position..self.position + self.batches.len()].copy_from_slice(&self.batches);
+    }
+}
+
+/// Every entry of every whole group in the journals, old ones too: they change nothing.
+fn read_journals(data: &Path) -> Vec<Entry> {
+    let mut entries = Vec::new();
+    for path in std::fs::read_dir(data.join("journal")).into_iter().flatten() {
+        let bytes = std::fs::read(path.expect("a directory entry").path()).expect("a readable journal");
+        for at in (0..bytes.len()).step_by(4096).filter(|at| bytes[*at..].starts_with(b"ottla-j1")) {
+            let group = &bytes[at..];
+            let size = u32::from_le_bytes(field(group, 48)) as usize;
+            let is_whole = (60..=group.len()).contains(&size)
+                && u32::from_le_bytes(field(group, size - 4)) == crc32c(&group[..size - 4]);
+            let mut rest = if is_whole { &group[56..size - 4] } else { &[] };
+            while !rest.is_empty() {
+                let length = u32::from_le_bytes(field(rest, 20)) as usize;
+                entries.push(Entry {
+                    partition: i32::from_le_bytes(field(rest, 16)),
+                    segment: i64::from_le_bytes(field(rest, 24)),
+                    position: u64::from_le_bytes(field(rest, 32)) as usize,
+                    batches: rest[40..40 + length].to_vec(),
+                });
+                rest = &rest[40 + length..];
+            }
+        }
+    }
+    entries
 }
 
 /// A log as it is read: what may follow is known.

@@ -40,6 +40,7 @@ use ottla::protocol::frame::{self, Frame};
 use ottla::protocol::header;
 use ottla::protocol::produce::ProduceRequest as HotProduce;
 use ottla::shard::metadata_log::MetadataLog;
+use ottla::storage::journal::replay;
 use ottla::storage::layout::{Layout, format_partition_metadata};
 use ottla::storage::sidecar::Sidecar;
 use ottla::storage::{FileCache, Identity, Known, LogOptions, Resources, TailBudget, checkpoint, recover};
@@ -60,7 +61,7 @@ pub struct Entrance {
 }
 
 /// All of them.
-pub const ENTRANCES: [Entrance; 12] = [
+pub const ENTRANCES: [Entrance; 13] = [
     Entrance { name: "frame", enter: frame, memory_bytes_max: 64 * KIB },
     Entrance { name: "produce", enter: produce, memory_bytes_max: 64 * KIB },
     Entrance { name: "fetch", enter: fetch, memory_bytes_max: 64 * KIB },
@@ -68,6 +69,7 @@ pub const ENTRANCES: [Entrance; 12] = [
     Entrance { name: "request", enter: request, memory_bytes_max: 64 * MIB },
     Entrance { name: "record_batch", enter: record_batch, memory_bytes_max: 16 * MIB },
     Entrance { name: "segment", enter: segment, memory_bytes_max: POOL_SIZE_BYTES + 16 * MIB },
+    Entrance { name: "journal", enter: journal, memory_bytes_max: POOL_SIZE_BYTES + 16 * MIB },
     Entrance { name: "sidecar", enter: sidecar, memory_bytes_max: 4 * MIB },
     Entrance { name: "checkpoint", enter: checkpoint, memory_bytes_max: 8 * MIB },
     Entrance { name: "metadata_record", enter: metadata_record, memory_bytes_max: 4 * MIB },
@@ -205,6 +207,28 @@ pub fn segment(bytes: &[u8]) {
     }
 }
 
+/// A journal that holds these bytes, as they are and with right checksums, before a partition of a few blocks.
+pub fn journal(bytes: &[u8]) {
+    let mut right = bytes.to_vec();
+    for at in (0..bytes.len()).step_by(4 * KIB) {
+        let group = &mut right[at..];
+        let size = group.get(48..52).map_or(0, |size| u32::from_le_bytes(size.try_into().expect("four")) as usize);
+        if (60..=group.len()).contains(&size) {
+            let crc = crc32c::crc32c(&group[..size - 4]);
+            group[size - 4..size].copy_from_slice(&crc.to_le_bytes());
+        }
+    }
+    for bytes in [bytes, &right] {
+        let (world, mut io, _) = machine();
+        for dir in ["/data/topics/t-0", "/data/journal"] {
+            world.create_dir_all(dir).expect("a disk");
+        }
+        world.write_file("/data/topics/t-0/00000000000000000000.log", &[0; 16 * KIB]).expect("a file");
+        world.write_file("/data/journal/0.journal", bytes).expect("a file");
+        let _ = replay(&mut io, &Layout::new("/data"), |_| Some("/data/topics/t-0".into()));
+    }
+}
+
 /// A sealed segment's sidecar, as it is and with a right checksum.
 pub fn sidecar(bytes: &[u8]) {
     let pool = Pool::new(MIB);
@@ -321,6 +345,28 @@ pub fn examples(name: &str) -> Vec<Vec<u8>> {
             (0..3).flat_map(|number| batch(Codec::Zstd, number * 100, 100)).collect(),
             [batch(Codec::None, 0, 2), vec![0; 9_000], batch(Codec::None, 2, 2)].concat(),
         ],
+        "journal" => {
+            // As `on_disk_format` has it: two groups of one lap, each with an entry.
+            let group = |sequence: u64, position: u64| {
+                let batch = batch(Codec::None, 0, 2);
+                let mut bytes = b"ottla-j1".to_vec();
+                bytes.extend([7; 16]);
+                [sequence, 1, 0].iter().for_each(|number: &u64| bytes.extend(number.to_le_bytes()));
+                bytes.extend(((60 + 40 + batch.len()) as u32).to_le_bytes());
+                bytes.extend(1u32.to_le_bytes());
+                bytes.extend([9; 16]);
+                bytes.extend(0i32.to_le_bytes());
+                bytes.extend((batch.len() as u32).to_le_bytes());
+                bytes.extend(0i64.to_le_bytes());
+                bytes.extend(position.to_le_bytes());
+                bytes.extend(batch);
+                let crc = crc32c::crc32c(&bytes);
+                bytes.extend(crc.to_le_bytes());
+                bytes.resize(4 * KIB, 0);
+                bytes
+            };
+            vec![group(1, 0), [group(1, 0), group(2, 4_090)].concat(), [group(1, 0), group(3, 8_000)].concat()]
+        }
         "sidecar" | "checkpoint" => vec![checkpoint::PartitionState::default().encode(3), vec![0; 4096]],
         "metadata_record" => {
             let image = Image::default();

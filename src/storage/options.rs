@@ -65,7 +65,7 @@ impl Default for LogOptions {
             prepare: PrepareMode::Zeros,
             reuse: true,
             log_append_time: false,
-            splice_size_bytes_min: 32 * KIB as u32,
+            splice_size_bytes_min: 128 * KIB as u32,
             disk_full_pause: Duration::from_millis(500),
             #[cfg(any(test, feature = "simulate"))]
             mutants: Mutants::of_this_thread(),

@@ -29,6 +29,8 @@ pub struct Facts {
     pub data_dir: PathBuf,
     /// Where it lies.
     pub mount: Reading<Mount>,
+    /// Whether an ext4 keeps a journal; absent for other file systems.
+    pub journal: Reading<bool>,
     /// Bytes free for this user and in all.
     pub space: Reading<(u64, u64)>,
     /// The units of direct I/O, if there is any; absent: not probed.
@@ -106,6 +108,7 @@ pub fn read(root: &Root, data_dir: &Path, virtual_machine: bool) -> Facts {
             true => Reading::from(probe_directory(nearest)).map(|found| found.direct),
             false => Reading::Absent,
         },
+        journal: mount.known().map_or(Reading::Absent, |mount| keeps_journal(root, mount)),
         devices: devices(root, place.known().map(|(_, device)| *device), mount.known()),
         mount,
         virtual_machine,
@@ -130,6 +133,16 @@ fn find_mount(text: &str, path: &Path, device: u64) -> Option<Mount> {
         Some((left.get(2) == Some(&number.as_str()), mount.point.as_os_str().len(), mount))
     });
     lines.max_by_key(|(same_device, length, _)| (*same_device, *length)).map(|(_, _, mount)| mount)
+}
+
+/// The kernel lists every mounted ext4, and every journal under the name of its device.
+fn keeps_journal(root: &Root, mount: &Mount) -> Reading<bool> {
+    let name = mount.source.strip_prefix("/dev/").filter(|_| mount.kind == "ext4");
+    let name = name.filter(|name| root.path(format!("proc/fs/ext4/{name}")).exists());
+    let Some(name) = name else { return Reading::Absent };
+    let journals = std::fs::read_dir(root.path("proc/fs/jbd2")).into_iter().flatten().flatten();
+    let prefix = format!("{name}-");
+    Reading::Known(journals.into_iter().any(|entry| entry.file_name().to_string_lossy().starts_with(&prefix)))
 }
 
 /// Spaces and the like are written as octal escapes.
@@ -219,6 +232,12 @@ fn file_system(facts: &Facts) -> Finding {
         let current = format!("{} on {} at {}", mount.kind, mount.source, mount.point.display());
         let elsewhere = "give a directory on ext4 or xfs with --data-dir";
         match mount.kind.as_str() {
+            "ext4" if facts.journal.known() == Some(&false) => line
+                .note(
+                    format!("{current}, without a journal: a synced write may write the inode as well"),
+                    "with a journal",
+                )
+                .by_hand("unmount it, and: tune2fs -O has_journal"),
             "ext4" | "xfs" => line.ok(current, "ext4 or xfs"),
             "ext2" | "ext3" => line.note(current, "ext4 or xfs").by_hand(elsewhere),
             "btrfs" | "zfs" | "bcachefs" | "f2fs" => {
@@ -426,6 +445,7 @@ mod tests {
         Facts {
             data_dir: "/data/ottla".into(),
             mount: Reading::Known(mount("xfs", &["rw", "noatime"])),
+            journal: Reading::Absent,
             space: Reading::Known((100 << 30, 200 << 30)),
             direct: Reading::Known(Some(DirectAlignment { memory_bytes: 4, offset_bytes: 512 })),
             devices: Reading::Known(vec![device_of("none", "write back", 1)]),
@@ -464,6 +484,10 @@ mod tests {
         ];
         for (kind, severity) in expected {
             assert_eq!(file_system(&mounted(kind, &["rw"])).severity, severity, "{kind}");
+        }
+        for (journal, severity) in [(true, Severity::Ok), (false, Severity::Note)] {
+            let facts = Facts { journal: Reading::Known(journal), ..mounted("ext4", &["rw"]) };
+            assert_eq!(file_system(&facts).severity, severity, "{journal}");
         }
     }
 

@@ -275,6 +275,8 @@ fn data_directory(layout: &Layout, as_json: bool, out: &mut Output) -> anyhow::R
         });
         problems.extend(missing.map(|name| format!("{name} may have data by the metadata, and has no directory")));
     }
+    let journal = layout.journal_dir();
+    let journals: Vec<String> = if journal.is_dir() { names(&journal)? } else { Vec::new() };
     let meta: Vec<String> = if layout.meta_dir().is_dir() { names(&layout.meta_dir())? } else { Vec::new() };
     if !as_json {
         out.heading(&format!("data directory {}", layout.data_dir().display()))?;
@@ -288,6 +290,10 @@ fn data_directory(layout: &Layout, as_json: bool, out: &mut Output) -> anyhow::R
             counted(rows.len() as u64, "partition"),
             meta.join(" ")
         )?;
+        if !journals.is_empty() {
+            let files = counted(journals.len() as u64, "file");
+            writeln!(out, "note: journal/ has {files}: the next start writes what they hold into the partitions")?;
+        }
         for name in &strangers {
             writeln!(out, "note: topics/{name} is not ottla's")?;
         }
@@ -296,6 +302,7 @@ fn data_directory(layout: &Layout, as_json: bool, out: &mut Output) -> anyhow::R
         "kind": "data directory",
         "partitions": documents,
         "deleted_count": deleted,
+        "journals": journals,
         "meta": meta,
         "metadata": image.as_ref().map(metadata::image_json),
         "strangers": strangers,

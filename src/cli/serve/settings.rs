@@ -67,7 +67,7 @@ pub const SETTINGS: &[Setting] = &[
     row(MEMORY, "memory-per-shard", "SIZE", Kind::Text, None, "Bound on a shard's buffers: staging, tail cache, receiving, responses [default: a quarter of the memory, shared out among the shards]."),
     row(MEMORY, "tail-cache", "SIZE", Kind::Text, None, "Part of it that keeps the newest records for fetches; taken as records come [default: half of it, at most 256MiB]."),
     row(MEMORY, "huge-pages", "BOOL", Kind::SwitchOn, Some("true"), "Ask for huge pages for the shards' memory (madvise)."),
-    row(MEMORY, "splice-min-bytes", "SIZE", Kind::Text, Some("32KiB"), "Sealed ranges of at least this size go from file to socket without a copy."),
+    row(MEMORY, "splice-min-bytes", "SIZE", Kind::Text, Some("128KiB"), "Sealed ranges of at least this size go from file to socket without a copy."),
     row(RING, "ring-entries", "N", Kind::Number, Some("256"), "Submission queue entries, a power of two."),
     row(RING, "ring-cq-entries", "N", Kind::Number, Some("1024"), "Completion queue entries, a power of two."),
     row(RING, "ring-sqpoll", "IDLE_MS", Kind::OptionalNumber, Some("false"), "Let a kernel thread take submissions, asleep after so many idle milliseconds (1000 without a number). Drops the task-run flags."),

@@ -91,6 +91,7 @@ pub fn entries(bytes: &[u8]) -> Option<Vec<(Place, &[u8])>> {
         let length = u32::from_le_bytes(reader.take()?) as usize;
         let segment = Offset(i64::from_le_bytes(reader.take()?));
         let position = u64::from_le_bytes(reader.take()?);
+        position.checked_add(length as u64).filter(|end| *end <= i64::MAX as u64)?;
         let (batches, rest) = reader.0.split_at_checked(length)?;
         reader = Reader(rest);
         entries.push((Place { topic, partition, segment, position }, batches));

@@ -234,8 +234,16 @@ impl Runs {
         }
         coverage::hit("journal: replays");
         let file = open(io, &FileName::Segment(segment).path(dir), true)?;
+        let length_bytes = Scanner::new(io, file.clone())?.length_bytes;
         let mut written = 0;
         for (position, bytes) in self.0 {
+            // Its space was durable before anything was appended.
+            if position + bytes.len() as u64 > block_end(length_bytes) {
+                return Err(io::Error::new(
+                    io::ErrorKind::InvalidData,
+                    "it belongs behind the end of the segment's file",
+                ));
+            }
             for (at, piece) in bytes.chunks(GROUP_SIZE_BYTES_MAX).enumerate() {
                 write_at(io, &file, position + (at * GROUP_SIZE_BYTES_MAX) as u64, piece)?;
             }

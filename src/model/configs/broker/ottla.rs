@@ -10,8 +10,8 @@ pub const KEYS: &[ConfigKey] = keys! {
         "How much of a batch is checked: header (CRC and header), records (decompressed and walked too).";
     "ottla.prepare", String, Some("write"), OneOf(&["write", "allocate", "none"]), ReadOnly, Acted,
         "How space is prepared: write (blocks are written before), allocate (allocated only), none.";
-    "ottla.journal.bytes", Long, Some("33554432"), AtLeast(0), ReadOnly, Acted,
-        "Bytes of a shard's journal, which commits the small batches of many partitions by one write; 0: none.";
+    "ottla.journal.bytes", Long, Some("67108864"), AtLeast(0), ReadOnly, Acted,
+        "Bytes of a shard's journal, which commits small batches of many partitions by one write; 0: none.";
     "ottla.journal.min.partitions", Int, Some("4"), AtLeast(1), ReadOnly, Acted,
         "So many partitions must commit at a time for the journal to be used; fewer write for themselves.";
     "ottla.replication.factor.policy", String, Some("truthful"), OneOf(&["truthful", "refuse", "pretend"]),
