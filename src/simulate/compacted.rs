@@ -1,11 +1,8 @@
 //! A client with a compacted topic of its own: it writes keyed records, tombstones among them, and reads the topic from
 //! its start again and again, while segments are replaced under it. Now and then it deletes the topic and makes it anew.
 //!
-//! It knows every record by a number in its headers. What a pass from start to end finds must have been sent, stand at
-//! the offset where it always stood, and be as it was sent; of each key the last record that stands below the end is
-//! among it, unless it is a tombstone whose time has passed. A key that was deleted does not come back.
+//! What it must find it knows from its [`Ledger`].
 
-use std::collections::BTreeMap;
 use std::ops::Range;
 use std::time::Duration;
 
@@ -23,6 +20,7 @@ use uuid::Uuid;
 
 use super::admin::METADATA;
 use super::keyed::{self, Keyed};
+use super::ledger::{Ledger, Pass};
 use super::link::{Link, decode};
 use super::scene::{Scene, error_of};
 use super::violation::{Checker, Violation, violated};
@@ -46,29 +44,11 @@ enum Question {
     Create,
     Delete,
     /// Numbers of the records.
-    Append(Range<usize>),
+    Append(Range<u64>),
     /// A record without a key.
     Keyless,
     /// From where, and what was acknowledged then.
     Fetch(i64, i64),
-}
-
-/// A record that was sent.
-struct Sent {
-    record: Keyed,
-    /// The wall clock when it was sent.
-    sent_ms: i64,
-    /// Records of one connection stand in the order of sending.
-    connection: u32,
-    at: Option<i64>,
-}
-
-/// A walk from the start to the end.
-struct Pass {
-    position: i64,
-    began_ms: i64,
-    /// What was found where.
-    found: BTreeMap<i64, usize>,
 }
 
 /// See the module.
@@ -80,11 +60,7 @@ pub struct Compacted {
     is_deleting: bool,
     leader: Option<usize>,
     key_count: u64,
-    /// `delete.retention.ms`
-    retention_ms: i64,
-    sent: Vec<Sent>,
-    /// Which record stands where, as far as it was told.
-    placed: BTreeMap<i64, usize>,
+    ledger: Ledger,
     /// Behind the last record that was acknowledged.
     acked_end: i64,
     connection: u32,
@@ -104,9 +80,7 @@ impl Compacted {
             is_deleting: false,
             leader: None,
             key_count: [3, 20, 100][rng.in_range(0..3) as usize],
-            retention_ms: [0, 200, 5_000, 86_400_000][rng.in_range(0..4) as usize],
-            sent: Vec::new(),
-            placed: BTreeMap::new(),
+            ledger: Ledger::new(TOPIC, [0, 200, 5_000, 86_400_000][rng.in_range(0..4) as usize]),
             acked_end: 0,
             connection: 0,
             pass: None,
@@ -123,7 +97,7 @@ impl Compacted {
         self.next_at = Monotonic(0);
         self.pace_us = [50, 300, 3_000][self.rng.in_range(0..3) as usize];
         self.hurry_count = HURRY_COUNT;
-        self.pass = Some(Pass { position: 0, began_ms: wall_ms, found: BTreeMap::new() });
+        self.pass = Some(Pass::new(wall_ms));
     }
 
     /// When it acts without being answered.
@@ -168,7 +142,7 @@ impl Compacted {
                 0 => self.append_keyless(topic, scene),
                 _ if self.pass.is_some() && self.rng.chance(1, 2) => self.fetch(topic, scene),
                 1 | 2 if self.pass.is_none() => {
-                    self.pass = Some(Pass { position: 0, began_ms: scene.wall_ms, found: BTreeMap::new() });
+                    self.pass = Some(Pass::new(scene.wall_ms));
                     self.fetch(topic, scene);
                 }
                 _ => self.append(topic, scene),
@@ -208,11 +182,13 @@ impl Compacted {
                 vec![
                     config("cleanup.policy", "compact".into()),
                     config("min.cleanable.dirty.ratio", "0.2".into()),
-                    config("delete.retention.ms", self.retention_ms.to_string()),
+                    config("delete.retention.ms", self.ledger.retention_ms.to_string()),
                 ],
             );
         let request = CreateTopicsRequest::default().with_topics(vec![topic]).with_timeout_ms(30_000);
-        scene.story.tell(scene.now, || format!("{TOPIC} is created, with {} ms for tombstones", self.retention_ms));
+        scene
+            .story
+            .tell(scene.now, || format!("{TOPIC} is created, with {} ms for tombstones", self.ledger.retention_ms));
         self.ask(CREATE, &request, Question::Create, scene);
     }
 
@@ -225,25 +201,23 @@ impl Compacted {
     }
 
     fn append(&mut self, topic: Uuid, scene: &mut Scene<'_>) {
-        let first = self.sent.len();
         // A batch must fit into a segment.
         let size_max = if scene.plan.has_tiny_segments { 2_000 } else { 3_000 };
-        for _ in 0..self.rng.in_range(1..6) {
+        let first = self.ledger.count();
+        let mut records = Vec::new();
+        for number in first..first + self.rng.in_range(1..6) {
             let rng = &mut self.rng;
-            let number = self.sent.len() as u64;
             let is_value = rng.chance(7, 8);
             let size_bytes = rng.in_range(0..size_max) as usize;
-            let record = Keyed {
+            records.push(Keyed {
                 number,
                 time: scene.wall_ms - rng.in_range(0..50) as i64,
                 key: format!("key {}", rng.in_range(0..self.key_count)).into_bytes(),
                 value: is_value.then(|| keyed::filler(number, size_bytes)),
-            };
-            self.sent.push(Sent { record, sent_ms: scene.wall_ms, connection: self.connection, at: None });
+            });
         }
-        let numbers = first..self.sent.len();
-        let records: Vec<&Keyed> = self.sent[numbers.clone()].iter().map(|sent| &sent.record).collect();
-        let bytes = keyed::build(&records);
+        let bytes = keyed::build(&records.iter().collect::<Vec<_>>());
+        let numbers = self.ledger.send(records, scene.wall_ms, self.connection);
         scene.story.tell(scene.now, || format!("{TOPIC}: {numbers:?} are sent"));
         self.produce(topic, bytes, Question::Append(numbers), scene);
     }
@@ -299,8 +273,8 @@ impl Compacted {
                     return Ok(());
                 }
                 coverage::hit("keyed records appended");
-                self.acked_end = self.acked_end.max(base_offset + numbers.len() as i64);
-                numbers.zip(base_offset..).try_for_each(|(number, offset)| self.place(number, offset))
+                self.acked_end = self.acked_end.max(base_offset + (numbers.end - numbers.start) as i64);
+                self.ledger.place_batch(numbers.start, base_offset)
             }
             Question::Keyless => {
                 let (error, _) = produced(frame)?;
@@ -379,8 +353,7 @@ impl Compacted {
                     return violated(Checker::Order, format!("{TOPIC}: {offset} follows {last} in {batch:?}"));
                 }
                 last = offset;
-                let number = self.identify(offset, &record)?;
-                self.place(number, offset)?;
+                let number = self.ledger.read(offset, &record)?;
                 if let Some(pass) = self.pass.as_mut().filter(|_| offset >= position) {
                     pass.found.insert(offset, number);
                 }
@@ -394,73 +367,19 @@ impl Compacted {
             pass.position = next;
         }
         match next >= end {
-            true => self.check_pass(end, scene),
+            true => self.end_pass(end, scene),
             false => Ok(()),
         }
     }
 
-    /// Which record this is; it must be as it was sent.
-    fn identify(&self, offset: i64, record: &Keyed) -> Result<usize, Violation> {
-        match self.sent.get(record.number as usize) {
-            Some(sent) if sent.record == *record => Ok(record.number as usize),
-            Some(_) => violated(Checker::Changed, format!("{TOPIC}: record {} at {offset} has changed", record.number)),
-            None => violated(Checker::Phantom, format!("{TOPIC}: record {} at {offset}", record.number)),
-        }
-    }
-
-    /// A record stands at an offset: it was acknowledged there, or read.
-    fn place(&mut self, number: usize, offset: i64) -> Result<(), Violation> {
-        let before = self.placed.range(..offset).next_back().map(|(_, before)| *before);
-        let behind = self.placed.range(offset + 1..).next().map(|(_, behind)| *behind);
-        let there = self.placed.insert(offset, number);
-        let at = self.sent[number].at.replace(offset);
-        if there.is_some_and(|there| there != number) || at.is_some_and(|at| at != offset) {
-            let what = format!("{TOPIC}: record {number} is at {offset} and at {at:?}, where {there:?} was");
-            return violated(Checker::Duplicate, what);
-        }
-        let is_same = |other: usize| self.sent[other].connection == self.sent[number].connection;
-        if before.is_some_and(|before| is_same(before) && before > number)
-            || behind.is_some_and(|behind| is_same(behind) && behind < number)
-        {
-            let what = format!("{TOPIC}: record {number} at {offset} stands between {before:?} and {behind:?}");
-            return violated(Checker::Order, what);
-        }
-        Ok(())
-    }
-
     /// The pass has come to the end.
-    fn check_pass(&mut self, end: i64, scene: &mut Scene<'_>) -> Result<(), Violation> {
+    fn end_pass(&mut self, end: i64, scene: &mut Scene<'_>) -> Result<(), Violation> {
         let Some(pass) = self.pass.take() else { return Ok(()) };
         coverage::hit("compacted topic compared");
-        let mut lasts: BTreeMap<&[u8], i64> = BTreeMap::new();
-        for (offset, number) in self.placed.range(..end) {
-            lasts.insert(&self.sent[*number].record.key, *offset);
-        }
-        for (key, offset) in lasts {
-            if pass.found.contains_key(&offset) {
-                continue;
-            }
-            let last = &self.sent[self.placed[&offset]];
-            let who =
-                || format!("{TOPIC}, {}: record {} at {offset}", String::from_utf8_lossy(key), last.record.number);
-            if last.record.value.is_some() {
-                return violated(Checker::Compaction, format!("{}, the last one, is gone", who()));
-            }
-            coverage::hit("tombstone is gone");
-            // Where the clock jumps nobody knows when its time has passed.
-            if scene.plan.faults.clock {
-                continue;
-            }
-            let age_ms = scene.wall_ms - last.sent_ms;
-            if age_ms < self.retention_ms {
-                return violated(Checker::Compaction, format!("{}, a tombstone, is gone after {age_ms} ms", who()));
-            }
-            // Who reads for longer than tombstones stay may miss them.
-            let is_back = |(_, number): (&i64, &usize)| self.sent[*number].record.key == key;
-            if scene.wall_ms - pass.began_ms < self.retention_ms && pass.found.iter().any(is_back) {
-                return violated(Checker::Compaction, format!("{} has deleted the key, and it is back", who()));
-            }
-        }
+        // Where the clock jumps nobody knows when the time of a tombstone has passed.
+        let now_ms = (!scene.plan.faults.clock).then_some(scene.wall_ms);
+        let gone_count = self.ledger.compare(&pass, end, now_ms)?;
+        (0..gone_count).for_each(|_| coverage::hit("tombstone is gone"));
         scene.story.tell(scene.now, || format!("{TOPIC}: {} records up to {end} are right", pass.found.len()));
         Ok(())
     }
@@ -468,8 +387,7 @@ impl Compacted {
     /// The topic is gone, and all that was in it.
     fn forget(&mut self) {
         (self.topic, self.leader, self.pass, self.is_deleting) = (None, None, None, false);
-        self.sent.clear();
-        self.placed.clear();
+        self.ledger.clear();
         self.acked_end = 0;
     }
 

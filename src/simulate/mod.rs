@@ -13,7 +13,7 @@
 //! | [`writer`], [`reader`], [`admin`], [`committer`], [`member`], [`consumer`] | clients |
 //! | [`compacted`], [`transactor`] | clients with topics of their own |
 //! | [`audit`] | the comparison after a start |
-//! | [`model`], [`groups`], [`owners`] | what is known, and what contradicts it |
+//! | [`model`], [`groups`], [`owners`], [`ledger`] | what is known, and what contradicts it |
 //! | [`scene`], [`link`], [`wire`], [`keyed`] | what clients act on |
 //! | [`violation`] | the promises |
 //! | [`mutants`] | broken rules that the checkers must find |
@@ -32,6 +32,7 @@ pub mod consumer;
 pub mod groups;
 pub mod history;
 pub mod keyed;
+pub mod ledger;
 pub mod link;
 pub mod member;
 pub mod minimise;
