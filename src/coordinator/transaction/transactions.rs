@@ -1,8 +1,9 @@
 //! The transactional ids of one coordinator, and what happens to them: see the module above for the rules.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
-use crate::base::time::Timestamp;
+use crate::base::time::{Monotonic, Timestamp};
 use crate::model::id::{PartitionIndex, ProducerEpoch, ProducerId};
 use crate::model::limits::{TRANSACTION_PARTITIONS_SIZE_BYTES_MAX, TRANSACTIONAL_ID_SIZE_BYTES_MAX};
 
@@ -13,7 +14,8 @@ use super::metadata::{Metadata, Partitions, TransactionState, is_exhausted};
 /// producer looks at what it has buffered and at what it is to ask next one after the other; where its thread is kept
 /// waiting in between, as on a busy machine, the end of a transaction overtakes the records of it (as seen with clients
 /// 4.3). Told INVALID_TXN_STATE, which is right, it gives up for good; told to ask again it sends the records first.
-const OVERTAKEN_MS_MAX: i64 = 2000;
+/// A start counts as an end: when the last one was is not known then.
+const OVERTAKEN_MAX: Duration = Duration::from_secs(2);
 
 /// A change that is being written.
 #[derive(Debug)]
@@ -49,6 +51,8 @@ struct Next<T> {
 #[derive(Debug)]
 struct Entry<T> {
     metadata: Metadata,
+    /// When the metadata changed, in the life of this process: no jump of the wall clock makes it longer or shorter ago.
+    changed_at: Monotonic,
     pending: Option<Pending<T>>,
     /// Partitions whose marker is on its way, and those where it was refused.
     unmarked: Partitions,
@@ -134,7 +138,7 @@ impl<T> Transactions<T> {
                 return Err(TransactionError::CoordinatorNotAvailable);
             }
             let producer_id = (context.producer_id)().ok_or(TransactionError::NoProducerId)?;
-            let entry = Entry::new(Metadata::new(producer_id, timeout_ms, now));
+            let entry = Entry::new(Metadata::new(producer_id, timeout_ms, now), context.now.monotonic);
             self.entries.insert(id.into(), entry);
         }
         let entry = self.entries.get_mut(id).expect("it is there now");
@@ -332,8 +336,7 @@ impl<T> Transactions<T> {
                 Ok(Ok(metadata.prepared(commits, client_version, next_id, context.now.wall)))
             }
             (state, true) if is_v2 && !raised && !replaced && state.may_expire() => {
-                let is_overtaking = context.now.wall.0.saturating_sub(metadata.last_update.0) < OVERTAKEN_MS_MAX;
-                match is_overtaking {
+                match context.now.monotonic.since(entry.changed_at) < OVERTAKEN_MAX {
                     true => Err(TransactionError::ConcurrentTransactions),
                     false => Err(TransactionError::InvalidTxnState),
                 }
@@ -391,6 +394,7 @@ impl<T> Transactions<T> {
             return;
         }
         entry.metadata = entry.metadata.completed(context.now.wall);
+        entry.changed_at = context.now.monotonic;
         self.unwritten.insert(id.into());
         if let Some(next) = entry.next.take() {
             self.add(next.ticket, id, next.producer, &next.partitions, next.client_version, context);
@@ -433,6 +437,7 @@ impl<T> Transactions<T> {
         match (result, pending.next) {
             (Ok(()), Some(next)) => {
                 entry.metadata = next;
+                entry.changed_at = context.now.monotonic;
                 entry.is_epoch_raised = false;
                 if entry.metadata.state.is_prepared() {
                     entry.unmarked = entry.metadata.partitions.clone();
@@ -541,9 +546,9 @@ impl<T> Transactions<T> {
     }
 
     /// A record of the id was read: this is what it is, or there is none. Served from [`begin`](Self::begin) on.
-    pub fn restore(&mut self, transactional_id: &str, metadata: Option<Metadata>) {
+    pub fn restore(&mut self, transactional_id: &str, metadata: Option<Metadata>, now: Monotonic) {
         match metadata {
-            Some(metadata) => drop(self.entries.insert(transactional_id.into(), Entry::new(metadata))),
+            Some(metadata) => drop(self.entries.insert(transactional_id.into(), Entry::new(metadata, now))),
             None => drop(self.entries.remove(transactional_id)),
         }
     }
@@ -596,9 +601,10 @@ impl<T> Transactions<T> {
 }
 
 impl<T> Entry<T> {
-    fn new(metadata: Metadata) -> Entry<T> {
+    fn new(metadata: Metadata, now: Monotonic) -> Entry<T> {
         Entry {
             metadata,
+            changed_at: now,
             pending: None,
             unmarked: Partitions::new(),
             refused: Partitions::new(),

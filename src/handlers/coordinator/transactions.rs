@@ -121,7 +121,7 @@ impl<I: Io> Broker<I> {
     pub(super) fn begin_transactions(&mut self, index: Place, ids: BTreeMap<String, Metadata>) {
         self.with_transactions(index, |transactions, context| {
             for (id, metadata) in ids {
-                transactions.restore(&id, Some(metadata));
+                transactions.restore(&id, Some(metadata), context.now.monotonic);
             }
             transactions.begin(context);
         });
