@@ -140,6 +140,11 @@ pub const SHARD_TRANSACTIONAL_ID_COUNT_MAX: usize = 200_000;
 /// 100,000 partitions. Kafka refuses what does not fit into a megabyte.
 pub const TRANSACTION_PARTITIONS_SIZE_BYTES_MAX: usize = MIB / 2;
 
+/// How long what begins a transaction may wait for the markers of the one before: they take milliseconds, and where they
+/// do not (a shard that is stalled, a disk that hangs) its client is told to ask again, and learns that we are alive.
+/// Looked at about once a second.
+pub const HELD_ADD_WAIT_MAX: Duration = Duration::from_secs(2);
+
 /// Producers that one DescribeProducers is answered with, and with them the last partition's: 64 partitions that remember
 /// all they can, 13 MiB. A request of 4 bytes a partition could else be answered with gigabytes.
 pub const DESCRIBED_PRODUCER_COUNT_MAX: usize = 64 * PRODUCER_COUNT_MAX;

@@ -27,7 +27,7 @@
 //!    may come before its transaction: too soon after the one before it hears CONCURRENT_TRANSACTIONS.
 //! 4. Markers go to every partition of the transaction, again and again until each is durable, over restarts too
 //!    ([`Transactions::begin`]). Then the transaction is complete; until then the next cannot begin, and the first
-//!    **add** of it waits instead of having to ask again. Completion itself is written late, in the record that begins
+//!    **add** of it waits, for a bounded time, instead of having to ask again. Completion itself is written late, in the record that begins
 //!    the next transaction or about a second after: a restart before that sends the markers once more, which changes
 //!    nothing, for whatever came after them has a later record.
 //! 5. A transaction that is longer under way than its client's time-out is aborted and its producer fenced; an id that

@@ -9,6 +9,7 @@ use super::transactions::Transactions;
 use crate::base::rng::Rng;
 use crate::base::time::{Monotonic, Now, Timestamp};
 use crate::model::id::{PartitionIndex, ProducerEpoch, ProducerId};
+use crate::model::limits::HELD_ADD_WAIT_MAX;
 
 const ID: &str = "txn";
 
@@ -530,6 +531,27 @@ fn what_begins_the_next_transaction_waits_for_the_markers_of_the_last_one() {
     let next = world.begin_add(producer, "t", 0, 0);
     world.with(|t, c| t.unload(TransactionError::NotCoordinator, c));
     assert_eq!(world.told(next), Some(Err(TransactionError::NotCoordinator)));
+}
+
+#[test]
+fn who_waits_for_markers_is_given_back_after_a_while() {
+    // One whose markers never come, and one whose come in time; a second wait of the first begins anew.
+    let mut world = World::new();
+    let producer = world.init(None).expect("a new id");
+    assert!(world.add(producer, "t", 0).is_ok() && world.end(producer, true).is_ok());
+    let late = |world: &mut World| world.with(|t, c| t.take_late(c.now.monotonic));
+    let next = world.begin_add(producer, "u", 0, 0);
+    world.passed += HELD_ADD_WAIT_MAX - Duration::from_millis(1);
+    assert!(late(&mut world).is_empty());
+    world.passed += Duration::from_millis(1);
+    assert_eq!((late(&mut world), late(&mut world)), (vec![next], vec![]));
+    let again = world.begin_add(producer, "u", 0, 0);
+    world.passed += HELD_ADD_WAIT_MAX / 2;
+    assert!(late(&mut world).is_empty() && world.told(again).is_none());
+    world.finish();
+    assert!(world.told(again).expect("durable").is_ok());
+    world.passed += HELD_ADD_WAIT_MAX;
+    assert!(late(&mut world).is_empty());
 }
 
 #[test]

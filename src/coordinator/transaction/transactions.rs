@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::base::time::{Monotonic, Timestamp};
 use crate::model::id::{PartitionIndex, ProducerEpoch, ProducerId};
-use crate::model::limits::{TRANSACTION_PARTITIONS_SIZE_BYTES_MAX, TRANSACTIONAL_ID_SIZE_BYTES_MAX};
+use crate::model::limits::{HELD_ADD_WAIT_MAX, TRANSACTION_PARTITIONS_SIZE_BYTES_MAX, TRANSACTIONAL_ID_SIZE_BYTES_MAX};
 
 use super::event::{Context, Effect, Markers, Producer, TransactionError, Written};
 use super::metadata::{Metadata, Partitions, TransactionState, is_exhausted};
@@ -43,6 +43,8 @@ enum Asker<T> {
 #[derive(Debug)]
 struct Next<T> {
     ticket: T,
+    /// How long it waits at most.
+    until: Monotonic,
     producer: Producer,
     partitions: Partitions,
     client_version: i16,
@@ -74,6 +76,8 @@ pub struct Transactions<T> {
     unfinished: BTreeSet<Box<str>>,
     /// Ids whose completion is in no record yet.
     unwritten: BTreeSet<Box<str>>,
+    /// Ids of which somebody waits for the end of the transaction, by the time until when.
+    held: BTreeSet<(Monotonic, Box<str>)>,
     write_count: u64,
 }
 
@@ -83,6 +87,7 @@ impl<T> Default for Transactions<T> {
             entries: BTreeMap::new(),
             unfinished: BTreeSet::new(),
             unwritten: BTreeSet::new(),
+            held: BTreeSet::new(),
             write_count: 0,
         }
     }
@@ -189,7 +194,8 @@ impl<T> Transactions<T> {
             Ok(Some(next)) => self.write(transactional_id, Some(next), Asker::Add(ticket), context),
             Ok(None) => context.effects.push(Effect::Add(ticket, Ok(()))),
             Err(TransactionError::ConcurrentTransactions) => {
-                let next = Next { ticket, producer, partitions: partitions.clone(), client_version };
+                let until = context.now.monotonic + HELD_ADD_WAIT_MAX;
+                let next = Next { ticket, until, producer, partitions: partitions.clone(), client_version };
                 if let Some(next) = self.hold(transactional_id, next) {
                     let answer = Err(TransactionError::ConcurrentTransactions);
                     context.effects.push(Effect::Add(next.ticket, answer));
@@ -203,9 +209,30 @@ impl<T> Transactions<T> {
     /// one waits.
     fn hold(&mut self, id: &str, next: Next<T>) -> Option<Next<T>> {
         match self.entries.get_mut(id) {
-            Some(entry) if entry.is_being_marked() && entry.next.is_none() => entry.next.replace(next),
+            Some(entry) if entry.is_being_marked() && entry.next.is_none() => {
+                self.held.insert((next.until, id.into()));
+                entry.next.replace(next)
+            }
             _ => Some(next),
         }
+    }
+
+    /// The one that waits for the end of this transaction waits no longer.
+    fn take_held(&mut self, id: &str) -> Option<Next<T>> {
+        let next = self.entries.get_mut(id)?.next.take()?;
+        self.held.remove(&(next.until, Box::from(id)));
+        Some(next)
+    }
+
+    /// Gives those back who have waited long enough for the end of a transaction: they are to hear
+    /// CONCURRENT_TRANSACTIONS, which their clients ask again after.
+    pub fn take_late(&mut self, now: Monotonic) -> Vec<T> {
+        let mut late = Vec::new();
+        while self.held.first().is_some_and(|(until, _)| *until <= now) {
+            let (_, id) = self.held.pop_first().expect("it is there");
+            late.extend(self.entries.get_mut(&id).and_then(|entry| entry.next.take()).map(|next| next.ticket));
+        }
+        late
     }
 
     fn judge_add(
@@ -379,7 +406,7 @@ impl<T> Transactions<T> {
         }
         if !entry.refused.is_empty() {
             self.unfinished.insert(transactional_id.into());
-            if let Some(next) = entry.next.take() {
+            if let Some(next) = self.take_held(transactional_id) {
                 context.effects.push(Effect::Add(next.ticket, Err(TransactionError::ConcurrentTransactions)));
             }
         }
@@ -396,7 +423,7 @@ impl<T> Transactions<T> {
         entry.metadata = entry.metadata.completed(context.now.wall);
         entry.changed_at = context.now.monotonic;
         self.unwritten.insert(id.into());
-        if let Some(next) = entry.next.take() {
+        if let Some(next) = self.take_held(id) {
             self.add(next.ticket, id, next.producer, &next.partitions, next.client_version, context);
         }
     }
@@ -569,6 +596,7 @@ impl<T> Transactions<T> {
     pub fn unload(&mut self, error: TransactionError, context: &mut Context<'_, T>) {
         self.unfinished.clear();
         self.unwritten.clear();
+        self.held.clear();
         for (_, entry) in std::mem::take(&mut self.entries) {
             if let Some(next) = entry.next {
                 context.effects.push(Effect::Add(next.ticket, Err(error)));

@@ -16,7 +16,7 @@ use crate::controller::image;
 use crate::coordinator::TRANSACTIONS_TOPIC;
 use crate::coordinator::transaction::event::{Context, Effect, Markers, Settings, Written};
 use crate::coordinator::transaction::metadata::Metadata;
-use crate::coordinator::transaction::{Transactions, records};
+use crate::coordinator::transaction::{TransactionError, Transactions, records};
 use crate::handlers::broker::Broker;
 use crate::handlers::bus::Message;
 use crate::handlers::call::Call;
@@ -214,6 +214,7 @@ impl<I: Io> Broker<I> {
                 });
             }
         }
+        self.refuse_late_adds();
         let now = self.now.monotonic;
         let config = &self.options.config;
         let timeouts = Duration::from_millis(config.transaction_abort_timed_out_interval_ms);
@@ -238,6 +239,22 @@ impl<I: Io> Broker<I> {
                     transactions.expire(EXPIRED_TRANSACTIONAL_ID_COUNT_MAX, context);
                 }
             });
+        }
+    }
+
+    /// Whoever has waited long enough for the markers of a transaction is told to ask again.
+    fn refuse_late_adds(&mut self) {
+        let now = self.now.monotonic;
+        let hosts = self.coordinator.partitions.values_mut();
+        let late: Vec<_> = hosts.flat_map(|hosted| hosted.transactions.take_late(now)).collect();
+        for ticket in late {
+            match ticket {
+                // Not asked again by us: its client has waited.
+                TransactionTicket::Question(question) => {
+                    self.answer_question(question, Err(ErrorCode::ConcurrentTransactions));
+                }
+                ticket => self.answer_add(ticket, Err(TransactionError::ConcurrentTransactions)),
+            }
         }
     }
 

@@ -20,11 +20,12 @@ use kafka_protocol::protocol::{Request, StrBytes};
 
 use super::client::{Client, PRODUCE_BY_ID, fetch_request, partition_of, produce_request, topic_name};
 use super::node::{Spec, TestNode};
-use crate::io::sim::{Tear, World, WorldOptions};
+use crate::io::sim::{Fault, OpKind, Rule, Tear, World, WorldOptions};
 use crate::model::batch;
 use crate::model::builder::BatchBuilder;
 use crate::model::compression::Codec;
 use crate::model::id::{ProducerEpoch, ProducerId, Sequence, TopicId};
+use crate::model::limits::HELD_ADD_WAIT_MAX;
 use crate::model::records::{Records, section};
 use crate::protocol::ErrorCode;
 
@@ -497,6 +498,45 @@ fn a_transaction_that_comes_into_many_partitions_at_once_is_never_told_to_wait()
         }
         // As fast as the decision is durable: no pause for the markers.
         writer.end(&mut node, round % 2 == 0).expect("on");
+    }
+}
+
+#[test]
+fn who_waits_for_markers_that_do_not_come_is_told_to_ask_again_soon() {
+    // The disk takes a minute for what is written to the topic, and with it for the markers of what was committed. What
+    // begins the next transaction is a request of its own, or the first batch of it.
+    for (seed, is_v2) in [(30, false), (31, true)] {
+        let world = World::new(seed, WorldOptions::default());
+        let mut node = TestNode::start(&world, &spec(1));
+        let mut writer = Writer { is_v2, ..Writer::new() };
+        writer.create(&mut node).expect("on");
+        writer.coordinator(&mut node, 0, GROUP).expect("on");
+        writer.run(&mut node, true).expect("on");
+        if !is_v2 {
+            writer.add(&mut node).expect("on");
+        }
+        assert_eq!(writer.produce(&mut node, 0, 1), Some(ErrorCode::None));
+        let minute = Fault::Delay(Duration::from_secs(60));
+        world.inject(Rule::new(OpKind::Write, minute).path("/t-"));
+        writer.end(&mut node, true).expect("on");
+        let asked_at = world.now().monotonic;
+        let error = match is_v2 {
+            true => writer.produce(&mut node, 0, 2).expect("on"),
+            false => {
+                let (id, epoch) = writer.producer.expect("initialized");
+                let request = AddOffsetsToTxnRequest::default()
+                    .with_transactional_id(TransactionalId(text(ID)))
+                    .with_producer_id(id.0.into())
+                    .with_producer_epoch(epoch.0)
+                    .with_group_id(GroupId(text(GROUP)));
+                let owner = writer.coordinator(&mut node, 1, ID).expect("on");
+                let added = writer.link(&node, owner).call(&mut node, 3, &request);
+                ErrorCode::from_code(added.error_code).expect("a known code")
+            }
+        };
+        let took = world.now().monotonic.since(asked_at);
+        assert_eq!(error, ErrorCode::ConcurrentTransactions, "seed {seed}");
+        assert!(took >= HELD_ADD_WAIT_MAX && took < 2 * HELD_ADD_WAIT_MAX, "seed {seed}: {took:?}");
     }
 }
 
