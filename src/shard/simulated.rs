@@ -1,7 +1,7 @@
 //! A whole node on a simulated world: its shards take turns in one thread, and time passes when none has work.
 //!
 //! The shards are the real ones; only the threads are missing. The order of turns is the seed's, and a disorderly
-//! node now and then leaves a shard out, so that its mail and completions pile up.
+//! node now and then leaves a shard out, so that its mail and completions pile up, for a moment: as on a busy machine.
 //!
 //! Invariant: once the power is cut nothing of the node runs any more; whoever drives it sees `false` or `None`.
 
@@ -36,6 +36,8 @@ use crate::storage::layout::Layout;
 pub const DATA: &str = "/data";
 /// How long, in the world's time, anything may take that is waited for.
 const WAIT_MAX: Duration = Duration::from_secs(120);
+/// How long a shard of a disorderly node that has something to do may be left out at a time.
+const LEFT_OUT_MAX: Duration = Duration::from_millis(10);
 /// The greatest answer that clients of a simulation ask for, and a batch.
 const ANSWER_SIZE_BYTES_MAX: u64 = 2 * MIB as u64;
 
@@ -260,7 +262,8 @@ impl SimNode {
         let turning = self.shards.iter().enumerate().filter(has_turns);
         let running = turning.map(|(_, shard)| shard).filter(|shard| shard.phase() != Phase::Stopped);
         let others = self.world.next_event_at().into_iter().chain(limit).chain(self.stalled.map(|(_, until)| until));
-        let next = running.map(Shard::next_turn_at).chain(others).min();
+        let left_out = is_ready.then_some(now + LEFT_OUT_MAX);
+        let next = running.map(Shard::next_turn_at).chain(others).chain(left_out).min();
         if let Some(next) = next {
             self.world.advance_to(next);
         }
