@@ -89,6 +89,7 @@ fn start(dir: &std::path::Path) -> Node {
             tail_size_bytes: 16 * MIB,
             splice_size_bytes_min: 32 * 1024,
             reuses_segments: true,
+            open_file_count_max: u64::MAX,
             stall_threshold: Duration::from_secs(10),
         },
         listen: vec!["127.0.0.1:0".parse().expect("an address")],

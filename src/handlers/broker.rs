@@ -235,8 +235,8 @@ impl<I: Io> Broker<I> {
         let (is_over, now) = (!completion.more, self.now.monotonic);
         let mut has_failed = false;
         match completion.result {
-            Ok(Outcome::Accepted { socket, peer }) => {
-                let has_room = !self.is_stopping() && self.admission.admit();
+            Ok(Outcome::Accepted { socket, peer, open_count }) => {
+                let has_room = !self.is_stopping() && self.admission.admit(open_count);
                 let token = token::connection(self.connections.next_id());
                 let connection = has_room.then(|| {
                     let size_max = self.options.config.socket_request_max_bytes;

@@ -30,6 +30,8 @@ pub struct BrokerOptions {
     pub fetch_max_bytes: usize,
     /// Freed segment files are overwritten; off on copy-on-write file systems.
     pub reuses_segments: bool,
+    /// Descriptors that this process may have open.
+    pub open_file_count_max: u64,
     /// Turns of the event loop above this are logged.
     pub stall_threshold: Duration,
 }

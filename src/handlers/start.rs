@@ -70,7 +70,7 @@ impl<I: Io> Broker<I> {
         let receive_bytes_max = options.pool_size_bytes / 2;
         let quiet_count_max = receive_bytes_max / 2 / RECEIVE_SIZE_BYTES_MIN;
         let connection_count_max = options.config.max_connections.div_ceil(shards).min(quiet_count_max).max(1);
-        let admission = Admission::new(connection_count_max, receive_bytes_max);
+        let admission = Admission::new(connection_count_max, options.open_file_count_max, receive_bytes_max);
         let mut rng = Rng::new(seed);
         let compaction = Compaction::new(&options.config, shards, &mut rng);
         let journal_options = JournalOptions {

@@ -439,7 +439,7 @@ pub(crate) fn one_listener_accepts_many(io: &mut impl Io, _: &Path) {
     let (mut peers, mut sockets) = (Vec::new(), Vec::new());
     for completion in collect(io, 2 * COUNT) {
         match completion.result {
-            Ok(Outcome::Accepted { peer, socket }) => {
+            Ok(Outcome::Accepted { peer, socket, .. }) => {
                 assert!(completion.more);
                 peers.push(peer);
                 sockets.push(socket);

@@ -101,8 +101,8 @@ pub struct Completion {
 #[allow(missing_docs)] // each variant's text names its fields
 #[derive(Debug)]
 pub enum Outcome {
-    /// Accept: a new connection and its peer.
-    Accepted { socket: Socket, peer: SocketAddr },
+    /// Accept: a new connection, its peer, and how many descriptors the process has open at least (0: they do not count).
+    Accepted { socket: Socket, peer: SocketAddr, open_count: u32 },
     /// Connect.
     Connected(Socket),
     /// Recv: `buffer[..filled]` is the old part and the `bytes` new ones. 0 new ones: the peer has ended its side.

@@ -23,6 +23,11 @@ pub const COLD_FRAME_SIZE_BYTES_MAX: usize = 8 * MIB;
 /// byte on the wire and 32 to 120 decoded. With the frame it is what one hostile request can make a shard allocate.
 pub const COLD_DECODED_SIZE_BYTES_MAX: usize = 32 * MIB;
 
+/// One part in so many of the descriptors that the process may open is kept for files: a connection that would take one
+/// of them is refused. Without a descriptor a partition's next file cannot be made and the partition goes offline, while
+/// a client that is refused connects again later. Of 1,024, an ordinary limit, 128 are the first files of 32 partitions.
+pub const FILES_DESCRIPTOR_SHARE: u64 = 8;
+
 /// Requests of one connection that may be under way: a client that pipelines deeper waits in its socket.
 pub const CONNECTION_REQUEST_COUNT_MAX: usize = 1024;
 

@@ -1,6 +1,7 @@
 //! Who may come in, how much memory receiving may take, and how much answers do.
 
 use crate::base::units::MIB;
+use crate::model::limits::FILES_DESCRIPTOR_SHARE;
 
 /// What is more than this is a large frame's.
 const LARGE_SIZE_BYTES: usize = MIB;
@@ -10,20 +11,33 @@ const LARGE_SIZE_BYTES: usize = MIB;
 pub struct Admission {
     connection_count: usize,
     connection_count_max: usize,
+    open_count_max: u64,
     receive_bytes: usize,
     receive_bytes_max: usize,
     answer_bytes: u64,
 }
 
 impl Admission {
-    /// At most `connection_count_max` connections whose receive buffers hold at most `receive_bytes_max` together.
-    pub fn new(connection_count_max: usize, receive_bytes_max: usize) -> Admission {
-        Admission { connection_count: 0, connection_count_max, receive_bytes: 0, receive_bytes_max, answer_bytes: 0 }
+    /// At most `connection_count_max` connections whose receive buffers hold at most `receive_bytes_max` together, while
+    /// the process may have `descriptor_count_max` files and connections open.
+    pub fn new(connection_count_max: usize, descriptor_count_max: u64, receive_bytes_max: usize) -> Admission {
+        let open_count_max = descriptor_count_max - descriptor_count_max / FILES_DESCRIPTOR_SHARE;
+        let (connection_count, receive_bytes, answer_bytes) = (0, 0, 0);
+        Admission {
+            connection_count,
+            connection_count_max,
+            open_count_max,
+            receive_bytes,
+            receive_bytes_max,
+            answer_bytes,
+        }
     }
 
-    /// Counts a new connection, or says that there are enough.
-    pub fn admit(&mut self) -> bool {
-        let admitted = self.connection_count < self.connection_count_max;
+    /// Counts a new connection, beside which the process has at least `open_count` descriptors open, or says that there
+    /// are enough.
+    pub fn admit(&mut self, open_count: u32) -> bool {
+        let has_descriptor = u64::from(open_count) < self.open_count_max;
+        let admitted = has_descriptor && self.connection_count < self.connection_count_max;
         self.connection_count += usize::from(admitted);
         admitted
     }
@@ -93,18 +107,26 @@ mod tests {
 
     #[test]
     fn nothing_is_admitted_above_its_bound() {
-        let mut admission = Admission::new(2, 100);
-        assert_eq!([admission.admit(), admission.admit(), admission.admit()], [true, true, false]);
+        let mut admission = Admission::new(2, 1000, 100);
+        assert_eq!([admission.admit(10), admission.admit(11), admission.admit(12)], [true, true, false]);
         admission.leave();
-        assert!(admission.admit());
+        assert!(admission.admit(12));
         assert_eq!([admission.reserve(60), admission.reserve(41), admission.reserve(40)], [true, false, true]);
         admission.release(60);
         assert_eq!(admission.receive_bytes(), 40);
     }
 
     #[test]
+    fn connections_leave_descriptors_for_files() {
+        let mut admission = Admission::new(1000, 1000, 100);
+        assert_eq!([admission.admit(874), admission.admit(875), admission.admit(0)], [true, false, true]);
+        let mut admission = Admission::new(1000, u64::MAX, 100);
+        assert!(admission.admit(u32::MAX));
+    }
+
+    #[test]
     fn large_frames_leave_room_for_small_ones() {
-        let mut admission = Admission::new(1, 16 * MIB);
+        let mut admission = Admission::new(1, 1000, 16 * MIB);
         assert!(admission.reserve_for_frame(12 * MIB));
         assert!(!admission.reserve_for_frame(3 * MIB));
         assert!(admission.reserve_for_frame(MIB) && admission.reserve_for_frame(MIB) && admission.reserve(MIB));

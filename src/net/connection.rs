@@ -670,8 +670,10 @@ mod tests {
             let client = world.connect(address).expect("it listens");
             let mut completions = Vec::new();
             io.poll(None, &mut completions);
-            let Ok(Outcome::Accepted { socket, peer }) = completions.remove(0).result else { panic!("not accepted") };
-            let mut admission = Admission::new(1, RECEIVE_BYTES_MAX);
+            let Ok(Outcome::Accepted { socket, peer, .. }) = completions.remove(0).result else {
+                panic!("not accepted")
+            };
+            let mut admission = Admission::new(1, u64::MAX, RECEIVE_BYTES_MAX);
             let now = io.now().monotonic;
             let token = Token(2 << 8);
             let connection =

@@ -86,6 +86,7 @@ impl Spec {
             tail_size_bytes: self.tail_size_bytes,
             splice_size_bytes_min: 8 * 1024,
             reuses_segments: true,
+            open_file_count_max: u64::MAX,
             stall_threshold: Duration::from_secs(3600),
         }
     }

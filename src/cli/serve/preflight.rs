@@ -150,6 +150,11 @@ pub fn gather(data_dir: &Path) -> HostFacts {
     }
 }
 
+/// How many files and connections this process may have open.
+pub fn open_file_count_max() -> u64 {
+    getrlimit(Resource::RLIMIT_NOFILE).map_or(u64::MAX, |(soft, _)| soft)
+}
+
 /// Raises the soft limit to the hard one; gives both as they are then.
 fn raise_open_files() -> (u64, u64) {
     let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return (u64::MAX, u64::MAX) };

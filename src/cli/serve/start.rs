@@ -102,6 +102,7 @@ fn node_options(options: &ServeOptions, copy_on_write: bool) -> NodeOptions {
             splice_size_bytes_min: u32::try_from(options.splice_min_bytes).unwrap_or(u32::MAX),
             fetch_max_bytes,
             reuses_segments: !copy_on_write,
+            open_file_count_max: preflight::open_file_count_max(),
             stall_threshold: options.stall_threshold,
         },
         listen: options.listen.clone(),

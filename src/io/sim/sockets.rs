@@ -168,7 +168,7 @@ impl Inside {
             let Some(known) = self.network.connections.get(&connection) else { continue };
             let peer = known.sides[0].address;
             let socket = self.new_socket(io, connection, 1);
-            let result = Ok(Outcome::Accepted { socket, peer });
+            let result = Ok(Outcome::Accepted { socket, peer, open_count: 0 });
             let token = self.ops[&id].token;
             self.deliver(io, Completion { token, more: true, result });
         }

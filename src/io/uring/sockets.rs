@@ -110,7 +110,8 @@ impl Ring {
             if let Ok(peer) = stream.peer_addr() {
                 let socket = self.adopt(stream);
                 let token = self.slots.token(index);
-                let outcome = Outcome::Accepted { socket, peer };
+                // The system gives the lowest number that is free: all below it are open.
+                let outcome = Outcome::Accepted { socket, peer, open_count: result as u32 };
                 self.ready.push(Completion { token, more: true, result: Ok(outcome) });
             }
         }

@@ -80,7 +80,7 @@ fn accept(io: &mut SimIo, client: impl FnOnce(&World, std::net::SocketAddr) -> S
     let client = client(&io.world().clone(), address);
     let mut completions = poll_until(io, 1);
     match completions.remove(0) {
-        Completion { token: Token(77), more: true, result: Ok(Outcome::Accepted { socket, peer }) } => {
+        Completion { token: Token(77), more: true, result: Ok(Outcome::Accepted { socket, peer, .. }) } => {
             assert_eq!(Some(peer), client.address());
             (socket, client)
         }

@@ -176,7 +176,7 @@ fn an_accept_ends_when_it_is_cancelled_and_connections_wait_for_the_next() {
     io.submit(Token(2), Op::Accept { listener });
     let completion = poll_until(&mut io, 1).remove(0);
     assert!(completion.more && completion.token == Token(2));
-    let Ok(Outcome::Accepted { socket, peer }) = completion.result else { panic!() };
+    let Ok(Outcome::Accepted { socket, peer, .. }) = completion.result else { panic!() };
     assert_eq!(Some(peer), client.address());
     client.send(b"x");
     assert_eq!(receive(&mut io, &socket).expect("no faults"), b"x");
