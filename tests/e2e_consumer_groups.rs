@@ -4,13 +4,14 @@
 
 mod common;
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
-use std::time::Duration;
 
 use common::broker::{Broker, Options};
 use common::clients::{Admin, Collecting, send_all};
 use common::groups::{text, to_coordinator};
+use common::members::{
+    self, PARTITION_COUNT, TOPIC, Values, assigned, commit, poll, read_all, send_to_all, until_shared, values,
+};
 use common::requests::{error_of, topic_name};
 use common::until;
 use kafka_protocol::messages::consumer_group_describe_response::DescribedGroup;
@@ -26,108 +27,32 @@ use kafka_protocol::messages::{
 };
 use ottla::client::Connection;
 use ottla::protocol::ErrorCode;
-use rdkafka::Message;
-use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
-use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
+use rdkafka::consumer::{BaseConsumer, Consumer};
 use serde_json::Value;
-
-const TOPIC: &str = "work";
-const PARTITION_COUNT: i32 = 6;
 
 /// A broker that hears of its members often and misses them soon.
 fn broker() -> Broker {
-    let options = Options::shards(2)
-        .set("group.initial.rebalance.delay.ms", "0")
-        .set("group.min.session.timeout.ms", "1000")
-        .set("group.consumer.heartbeat.interval.ms", "200")
-        .set("group.consumer.min.heartbeat.interval.ms", "100")
-        .set("group.consumer.session.timeout.ms", "10000")
-        .set("group.consumer.min.session.timeout.ms", "1000");
-    let broker = Broker::start(options);
-    Admin::new(&broker.bootstrap()).create(TOPIC, PARTITION_COUNT, &[]);
-    broker
+    members::broker(&[
+        ("group.initial.rebalance.delay.ms", "0"),
+        ("group.min.session.timeout.ms", "1000"),
+        ("group.consumer.heartbeat.interval.ms", "200"),
+        ("group.consumer.min.heartbeat.interval.ms", "100"),
+        ("group.consumer.session.timeout.ms", "10000"),
+        ("group.consumer.min.session.timeout.ms", "1000"),
+    ])
 }
 
 // ---- members by librdkafka
 
 type Member = BaseConsumer<Collecting>;
 
-fn member_of(broker: &Broker, group: &str, topic: &str, settings: &[(&str, &str)]) -> Member {
-    let mut config = ClientConfig::new();
-    config
-        .set("bootstrap.servers", broker.bootstrap())
-        .set("broker.address.family", "v4")
-        .set("group.id", group)
-        .set("enable.auto.commit", "false")
-        .set("auto.offset.reset", "earliest")
-        .set("reconnect.backoff.ms", "20")
-        .set("reconnect.backoff.max.ms", "200")
-        .set("fetch.wait.max.ms", "50")
-        .set("topic.metadata.refresh.interval.ms", "1000")
-        .set_log_level(RDKafkaLogLevel::Emerg);
-    for (key, value) in settings {
-        config.set(*key, *value);
-    }
-    let member: Member = config.create_with_context(Collecting::default()).expect("a consumer");
-    member.subscribe(&[topic]).expect("a subscription");
-    member
-}
-
 fn member(broker: &Broker, group: &str, settings: &[(&str, &str)]) -> Member {
-    member_of(broker, group, TOPIC, &[&[("group.protocol", "consumer")], settings].concat())
+    members::member(broker, group, TOPIC, &[&[("group.protocol", "consumer")], settings].concat())
 }
 
 fn classic_member(broker: &Broker, group: &str) -> Member {
-    let settings = [("session.timeout.ms", "10000"), ("heartbeat.interval.ms", "200")];
-    member_of(broker, group, TOPIC, &[&[("group.protocol", "classic")], &settings[..]].concat())
-}
-
-/// Takes whatever a member is given for a moment: values by topic and partition.
-fn poll(member: &Member, read: &mut BTreeMap<(String, i32), Vec<String>>) {
-    for _ in 0..20 {
-        match member.poll(Duration::from_millis(5)) {
-            Some(Ok(message)) => {
-                let value = String::from_utf8(message.payload().expect("a value").to_vec()).expect("text");
-                read.entry((message.topic().to_owned(), message.partition())).or_default().push(value);
-            }
-            Some(Err(_)) => {}
-            None => return,
-        }
-    }
-}
-
-fn assigned(member: &Member) -> BTreeSet<i32> {
-    let assignment = member.assignment().expect("an assignment");
-    assignment.elements().iter().map(|element| element.partition()).collect()
-}
-
-/// Polls members until the partitions are shared among them, each having some.
-fn until_shared(members: &[&Member]) -> Vec<BTreeSet<i32>> {
-    until("the partitions are shared", || {
-        members.iter().for_each(|member| poll(member, &mut BTreeMap::new()));
-        let shares: Vec<BTreeSet<i32>> = members.iter().map(|member| assigned(member)).collect();
-        let count: usize = shares.iter().map(BTreeSet::len).sum();
-        let all: BTreeSet<i32> = shares.iter().flatten().copied().collect();
-        let is_shared = count == PARTITION_COUNT as usize && all.len() == count;
-        (is_shared && shares.iter().all(|share| !share.is_empty())).then_some(shares)
-    })
-}
-
-fn send_to_all(broker: &Broker, values: &[String]) {
-    (0..PARTITION_COUNT).for_each(|partition| send_all(&broker.bootstrap(), TOPIC, partition, values));
-}
-
-fn values(round: usize) -> Vec<String> {
-    (0..10).map(|number| format!("{round}/{number}")).collect()
-}
-
-fn commit(members: &[&Member]) {
-    let mut left: Vec<&Member> = members.to_vec();
-    until("everything is committed", || {
-        left.retain(|member| member.commit_consumer_state(CommitMode::Sync).is_err());
-        left.iter().for_each(|member| poll(member, &mut BTreeMap::new()));
-        left.is_empty().then_some(())
-    });
+    let settings = [("group.protocol", "classic"), ("session.timeout.ms", "10000"), ("heartbeat.interval.ms", "200")];
+    members::member(broker, group, TOPIC, &settings)
 }
 
 #[test]
@@ -137,12 +62,7 @@ fn three_members_share_a_topic_and_take_over_from_one_that_leaves() {
     send_to_all(&broker, &values(0));
     let members = [(); 3].map(|()| member(&broker, "leaving", &[]));
     let [first, second, third] = &members;
-    let mut read = BTreeMap::new();
-    until("every record is read", || {
-        members.iter().for_each(|member| poll(member, &mut read));
-        let count: usize = read.values().map(|values| values.iter().collect::<BTreeSet<_>>().len()).sum();
-        (count == 10 * PARTITION_COUNT as usize).then_some(())
-    });
+    read_all("every record is read", &[first, second, third], 10);
     let shares = until_shared(&[first, second, third]);
     assert!(shares.iter().all(|share| share.len() == 2), "{shares:?}");
     commit(&[first, second, third]);
@@ -153,11 +73,7 @@ fn three_members_share_a_topic_and_take_over_from_one_that_leaves() {
         assert!(before.is_subset(after), "{before:?} became {after:?}");
     }
     send_to_all(&broker, &values(1));
-    let mut read = BTreeMap::new();
-    until("every new record is read", || {
-        [first, second].iter().for_each(|member| poll(member, &mut read));
-        (read.len() == PARTITION_COUNT as usize && read.values().all(|read| read.len() >= 10)).then_some(())
-    });
+    let read = read_all("every new record is read", &[first, second], 10);
     for (partition, read) in &read {
         assert_eq!(*read, values(1), "{partition:?}");
     }
@@ -173,12 +89,7 @@ fn a_group_goes_on_when_the_broker_is_killed_and_starts_again() {
     broker.kill9();
     broker.start_again();
     send_to_all(&broker, &["after".to_owned()]);
-    let mut read = BTreeMap::new();
-    until("the group reads on", || {
-        poll(&first, &mut read);
-        poll(&second, &mut read);
-        (read.len() == PARTITION_COUNT as usize).then_some(())
-    });
+    read_all("the group reads on", &[&first, &second], 1);
     commit(&[&first, &second]);
     assert_eq!([assigned(&first), assigned(&second)], shares[..]);
     let after = stable(&broker, "lasting");
@@ -193,8 +104,8 @@ fn a_pattern_finds_topics_that_come_later() {
     let admin = Admin::new(&broker.bootstrap());
     admin.create("logs-a", 1, &[]);
     send_all(&broker.bootstrap(), "logs-a", 0, &["a".to_owned()]);
-    let member = member_of(&broker, "pattern", "^logs-.*", &[("group.protocol", "consumer")]);
-    let mut read = BTreeMap::new();
+    let member: Member = members::member(&broker, "pattern", "^logs-.*", &[("group.protocol", "consumer")]);
+    let mut read = Values::new();
     until("the first topic is read", || {
         poll(&member, &mut read);
         read.contains_key(&("logs-a".to_owned(), 0)).then_some(())
@@ -240,11 +151,7 @@ fn a_group_goes_from_classic_to_consumer_and_back_while_it_reads() {
     types.sort_unstable();
     assert_eq!(types, [0, 1]);
     send_to_all(&broker, &values(0));
-    let mut read = BTreeMap::new();
-    until("every record is read", || {
-        [&classic, &new].iter().for_each(|member| poll(member, &mut read));
-        (read.len() == PARTITION_COUNT as usize && read.values().all(|read| read.len() >= 10)).then_some(())
-    });
+    read_all("every record is read", &[&classic, &new], 10);
     commit(&[&classic, &new]);
     drop(classic);
     until_shared(&[&new]);
@@ -255,11 +162,7 @@ fn a_group_goes_from_classic_to_consumer_and_back_while_it_reads() {
     assert_eq!(group_type(&broker, "moving"), "classic");
     // Nothing that was committed is read again.
     send_to_all(&broker, &values(1));
-    let mut read = BTreeMap::new();
-    until("every new record is read", || {
-        poll(&classic, &mut read);
-        (read.len() == PARTITION_COUNT as usize && read.values().all(|read| read.len() >= 10)).then_some(())
-    });
+    let read = read_all("every new record is read", &[&classic], 10);
     for (partition, read) in &read {
         assert_eq!(*read, values(1), "{partition:?}");
     }
@@ -320,7 +223,7 @@ fn the_partitions_of_a_member_that_dies_go_to_the_others() {
     let mut connection = to_coordinator(&broker, "dying");
     let mut epoch = join(&mut connection, "dying", "by-hand").member_epoch;
     let share = until("it is given its share", || {
-        poll(&first, &mut BTreeMap::new());
+        poll(&first, &mut Values::new());
         let answer = connection.call(1, &heartbeat_request("dying", "by-hand", epoch)).expect("answered");
         assert_eq!(error_of(answer.error_code), ErrorCode::None);
         epoch = answer.member_epoch;
@@ -329,7 +232,7 @@ fn the_partitions_of_a_member_that_dies_go_to_the_others() {
     });
     assert!(!share.is_empty());
     until("the first one has given them up", || {
-        poll(&first, &mut BTreeMap::new());
+        poll(&first, &mut Values::new());
         assigned(&first).is_disjoint(&share.iter().copied().collect()).then_some(())
     });
     drop(connection);

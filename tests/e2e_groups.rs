@@ -3,13 +3,13 @@
 
 mod common;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use common::broker::{Broker, Options};
-use common::clients::{Admin, send_all};
+use common::broker::Broker;
 use common::groups::{heartbeat, join, join_request, sync_request, text, to_coordinator};
+use common::members::{self, TOPIC, Values, assigned, commit, poll, read_all, send_to_all, until_shared, values};
 use common::requests::{connect, error_of};
 use common::{WAIT_MAX, until};
 use kafka_protocol::messages::join_group_request::JoinGroupRequestProtocol;
@@ -20,21 +20,14 @@ use kafka_protocol::messages::{
 };
 use ottla::client::Connection;
 use ottla::protocol::ErrorCode;
-use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
-use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, Rebalance};
+use rdkafka::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, Rebalance};
 use rdkafka::error::KafkaError;
-use rdkafka::{ClientContext, Message};
-
-const TOPIC: &str = "work";
-const PARTITION_COUNT: i32 = 6;
 
 /// A broker on which groups come about quickly.
 fn broker() -> Broker {
-    let options =
-        Options::shards(2).set("group.initial.rebalance.delay.ms", "200").set("group.min.session.timeout.ms", "1000");
-    let broker = Broker::start(options);
-    Admin::new(&broker.bootstrap()).create(TOPIC, PARTITION_COUNT, &[]);
-    broker
+    members::broker(&[("group.initial.rebalance.delay.ms", "200"), ("group.min.session.timeout.ms", "1000")])
 }
 
 // ---- members by librdkafka
@@ -64,56 +57,8 @@ impl ConsumerContext for Counting {
 type Member = BaseConsumer<Counting>;
 
 fn member(broker: &Broker, group: &str, settings: &[(&str, &str)]) -> Member {
-    let mut config = ClientConfig::new();
-    config
-        .set("bootstrap.servers", broker.bootstrap())
-        .set("broker.address.family", "v4")
-        .set("group.id", group)
-        .set("session.timeout.ms", "10000")
-        .set("heartbeat.interval.ms", "200")
-        .set("enable.auto.commit", "false")
-        .set("auto.offset.reset", "earliest")
-        .set("reconnect.backoff.ms", "20")
-        .set("reconnect.backoff.max.ms", "200")
-        .set("fetch.wait.max.ms", "50")
-        .set_log_level(RDKafkaLogLevel::Emerg);
-    for (key, value) in settings {
-        config.set(*key, *value);
-    }
-    let member: Member = config.create_with_context(Counting::default()).expect("a consumer");
-    member.subscribe(&[TOPIC]).expect("a subscription");
-    member
-}
-
-/// Takes whatever a member is given for a moment: values by partition.
-fn poll(member: &Member, read: &mut BTreeMap<i32, Vec<String>>) {
-    for _ in 0..20 {
-        match member.poll(Duration::from_millis(5)) {
-            Some(Ok(message)) => {
-                let value = String::from_utf8(message.payload().expect("a value").to_vec()).expect("text");
-                read.entry(message.partition()).or_default().push(value);
-            }
-            Some(Err(_)) => {}
-            None => return,
-        }
-    }
-}
-
-fn assigned(member: &Member) -> BTreeSet<i32> {
-    let assignment = member.assignment().expect("an assignment");
-    assignment.elements().iter().map(|element| element.partition()).collect()
-}
-
-/// Polls members until the partitions are shared among them, each having some.
-fn until_shared(members: &[&Member]) -> Vec<BTreeSet<i32>> {
-    until("the partitions are shared", || {
-        members.iter().for_each(|member| poll(member, &mut BTreeMap::new()));
-        let shares: Vec<BTreeSet<i32>> = members.iter().map(|member| assigned(member)).collect();
-        let count: usize = shares.iter().map(BTreeSet::len).sum();
-        let all: BTreeSet<i32> = shares.iter().flatten().copied().collect();
-        let is_shared = count == PARTITION_COUNT as usize && all.len() == count;
-        (is_shared && shares.iter().all(|share| !share.is_empty())).then_some(shares)
-    })
+    let usual = [("session.timeout.ms", "10000"), ("heartbeat.interval.ms", "200")];
+    members::member(broker, group, TOPIC, &[&usual, settings].concat())
 }
 
 fn rebalance_counts(member: &Member) -> (usize, usize) {
@@ -125,39 +70,19 @@ fn rebalance_counts(member: &Member) -> (usize, usize) {
 fn three_members_share_a_topic_and_take_over_from_one_that_leaves() {
     // Every record is read by the group; what the member that leaves has committed is not read again.
     let broker = broker();
-    let values = |round: usize| (0..10).map(|number| format!("{round}/{number}")).collect::<Vec<_>>();
-    for partition in 0..PARTITION_COUNT {
-        send_all(&broker.bootstrap(), TOPIC, partition, &values(0));
-    }
+    send_to_all(&broker, &values(0));
     let members = [(); 3].map(|()| member(&broker, "leaving", &[]));
     let [first, second, third] = &members;
-    let mut read = BTreeMap::new();
-    until("every record is read", || {
-        members.iter().for_each(|member| poll(member, &mut read));
-        let count: usize = read.values().map(|values| values.iter().collect::<BTreeSet<_>>().len()).sum();
-        (count == 10 * PARTITION_COUNT as usize).then_some(())
-    });
+    read_all("every record is read", &[first, second, third], 10);
     let shares = until_shared(&[first, second, third]);
     assert!(shares.iter().all(|share| share.len() == 2), "{shares:?}");
-    let mut committing: Vec<&Member> = members.iter().collect();
-    until("everything is committed", || {
-        // Where the group rebalances meanwhile, the commit is refused and made again.
-        committing.retain(|member| member.commit_consumer_state(CommitMode::Sync).is_err());
-        committing.iter().for_each(|member| poll(member, &mut read));
-        committing.is_empty().then_some(())
-    });
+    commit(&[first, second, third]);
     third.unsubscribe();
     until_shared(&[first, second]);
-    for partition in 0..PARTITION_COUNT {
-        send_all(&broker.bootstrap(), TOPIC, partition, &values(1));
-    }
-    let mut read = BTreeMap::new();
-    until("every new record is read", || {
-        [first, second].iter().for_each(|member| poll(member, &mut read));
-        (0..PARTITION_COUNT).all(|partition| read.get(&partition).is_some_and(|read| read.len() >= 10)).then_some(())
-    });
+    send_to_all(&broker, &values(1));
+    let read = read_all("every new record is read", &[first, second], 10);
     for (partition, read) in &read {
-        assert_eq!(*read, values(1), "partition {partition}");
+        assert_eq!(*read, values(1), "{partition:?}");
     }
 }
 
@@ -179,7 +104,7 @@ fn the_partitions_of_a_member_that_dies_go_to_the_others() {
     let joined = std::thread::scope(|scope| {
         let joining = scope.spawn(|| dying.receive::<JoinGroupRequest>().expect("answered"));
         while !joining.is_finished() && Instant::now() < deadline {
-            poll(&first, &mut BTreeMap::new());
+            poll(&first, &mut Values::new());
         }
         joining.join().expect("it has joined")
     });
@@ -239,19 +164,9 @@ fn a_group_goes_on_when_the_broker_is_killed_and_starts_again() {
     let counts = (rebalance_counts(&first), rebalance_counts(&second));
     broker.kill9();
     broker.start_again();
-    for partition in 0..PARTITION_COUNT {
-        send_all(&broker.bootstrap(), TOPIC, partition, &["after".to_owned()]);
-    }
-    let mut read = BTreeMap::new();
-    until("the group reads on", || {
-        poll(&first, &mut read);
-        poll(&second, &mut read);
-        (read.len() == PARTITION_COUNT as usize).then_some(())
-    });
-    until("the group commits", || {
-        let committed = [&first, &second].map(|member| member.commit_consumer_state(CommitMode::Sync).is_ok());
-        (committed == [true; 2]).then_some(())
-    });
+    send_to_all(&broker, &["after".to_owned()]);
+    read_all("the group reads on", &[&first, &second], 1);
+    commit(&[&first, &second]);
     assert_eq!([assigned(&first), assigned(&second)], shares[..]);
     assert_eq!((rebalance_counts(&first), rebalance_counts(&second)), counts);
 }

@@ -1,7 +1,8 @@
 //! What the end-to-end tests share: the real binary as a child process, a real librdkafka, and requests by hand.
 //!
 //! [`broker`] starts, kills and stops `ottla serve` and reads its log; [`clients`] wraps `rdkafka`; [`requests`] sends
-//! single requests of chosen versions, for what librdkafka would never send, and [`groups`] those of members of groups.
+//! single requests of chosen versions, for what librdkafka would never send, and [`groups`] those of members of groups;
+//! [`members`] are such members by librdkafka.
 //! Every wait has a bound, and nothing is synchronised by sleeping: tests wait for what the broker says or answers.
 
 #![allow(dead_code, unreachable_pub)] // Each test binary uses its own part of this.
@@ -9,6 +10,7 @@
 pub mod broker;
 pub mod clients;
 pub mod groups;
+pub mod members;
 pub mod requests;
 
 use std::time::{Duration, Instant};

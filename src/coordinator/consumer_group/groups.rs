@@ -3,6 +3,7 @@
 //! Each group has at most one deadline in the queue. Events only move a group's to the front; that members were heard
 //! of in the meantime is seen when it comes, and then the next one is looked for among its members.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::time::Duration;
@@ -90,15 +91,8 @@ impl ConsumerGroups {
                 return (Err(error), Fate::GoesOn);
             }
             if is_joining || request.member_epoch > 0 {
-                let made;
-                let member_id = match request.member_id {
-                    "" => {
-                        made = new_member_id(context.rng);
-                        &*made
-                    }
-                    member_id => member_id,
-                };
-                return (group.heartbeat(member_id, request, context, changes), Fate::GoesOn);
+                let member_id = member_id_of(request, context.rng);
+                return (group.heartbeat(&member_id, request, context, changes), Fate::GoesOn);
             }
             let left = group.leave(request, context, changes);
             let answer = super::event::Heartbeat {
@@ -152,15 +146,8 @@ impl ConsumerGroups {
             }
         };
         group.begin(context.settings, context.now);
-        let made;
-        let member_id = match request.member_id {
-            "" => {
-                made = new_member_id(context.rng);
-                &*made
-            }
-            member_id => member_id,
-        };
-        let result = group.heartbeat(member_id, request, context, &mut changes);
+        let member_id = member_id_of(request, context.rng);
+        let result = group.heartbeat(&member_id, request, context, &mut changes);
         if result.is_err() {
             context.effects.push(Effect::Answer(ticket, Answer::Heartbeat(result)));
             return Taken::No;
@@ -608,6 +595,14 @@ fn is_removal(change: &Change) -> bool {
 }
 
 /// A member's id as Kafka makes it: a random UUID.
+/// The id of the member that has sent a heartbeat; one that has none yet gets one.
+fn member_id_of<'a>(request: &HeartbeatRequest<'a>, rng: &mut Rng) -> Cow<'a, str> {
+    match request.member_id {
+        "" => new_member_id(rng).into_string().into(),
+        member_id => member_id.into(),
+    }
+}
+
 fn new_member_id(rng: &mut Rng) -> Box<str> {
     let mut bytes = [0; 16];
     rng.fill(&mut bytes);
