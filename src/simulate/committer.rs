@@ -13,7 +13,8 @@ use kafka_protocol::messages::{FindCoordinatorRequest, GroupId, OffsetCommitRequ
 use kafka_protocol::protocol::StrBytes;
 
 use super::admin::topic_name;
-use super::link::{Link, decode};
+use super::contact::{Contact, FIND, is_absence};
+use super::link::decode;
 use super::model::{PartKey, TopicState};
 use super::scene::{Scene, error_of};
 use super::violation::{Checker, Violation, violated};
@@ -22,11 +23,8 @@ use crate::base::rng::Rng;
 use crate::base::time::Monotonic;
 use crate::protocol::ErrorCode;
 
-const FIND: i16 = 3;
 const COMMIT: i16 = 8;
 const FETCH: i16 = 7;
-/// How long a group may be without a coordinator where nothing is slow.
-const ABSENCE_TIME_MAX: Duration = Duration::from_secs(30);
 
 enum Question {
     Find,
@@ -46,9 +44,7 @@ struct Committed {
 pub struct Committer {
     group: String,
     rng: Rng,
-    link: Option<(usize, Link<Question>)>,
-    coordinator: Option<usize>,
-    absent_since: Option<Monotonic>,
+    contact: Contact<Question>,
     committed: BTreeMap<PartKey, Committed>,
     next_offset: i64,
     next_at: Monotonic,
@@ -60,9 +56,7 @@ impl Committer {
         Committer {
             group: format!("group-{id}"),
             rng,
-            link: None,
-            coordinator: None,
-            absent_since: None,
+            contact: Contact::default(),
             committed: BTreeMap::new(),
             next_offset: 1,
             next_at: Monotonic(0),
@@ -71,7 +65,7 @@ impl Committer {
 
     /// A life begins.
     pub fn begin_life(&mut self) {
-        (self.link, self.coordinator, self.absent_since) = (None, None, None);
+        self.contact.begin_life();
         self.next_at = Monotonic(0);
     }
 
@@ -82,19 +76,15 @@ impl Committer {
 
     /// Questions that are not answered.
     pub fn under_way_count(&self) -> usize {
-        self.link.as_ref().map_or(0, |(_, link)| link.under_way_count())
+        self.contact.under_way_count()
     }
 
     /// Takes answers and asks on.
     pub fn act(&mut self, scene: &mut Scene<'_>) -> Result<(), Violation> {
-        if let Some((shard, mut link)) = self.link.take() {
-            while let Some((question, frame)) = link.take(scene.now)? {
-                self.answered(question, frame, scene)?;
-            }
-            if !scene.check_link(&link, &format_args!("the committer of {} at shard {shard}", self.group))? {
-                self.link = Some((shard, link));
-            }
+        while let Some((question, frame)) = self.contact.take(scene)? {
+            self.answered(question, frame, scene)?;
         }
+        self.contact.check(scene, &format_args!("the committer of {}", self.group))?;
         if scene.now < self.next_at || !scene.is_busy || self.under_way_count() > 0 {
             return Ok(());
         }
@@ -106,19 +96,13 @@ impl Committer {
             return Ok(());
         }
         let key = keys[self.rng.in_range(0..keys.len() as u64) as usize];
-        let any = self.rng.in_range(0..scene.addresses.len() as u64) as usize;
-        let shard = self.coordinator.unwrap_or(any);
-        if self.link.as_ref().is_none_or(|(connected, _)| *connected != shard) {
-            self.link = Link::connect(scene.world, scene.addresses[shard]).map(|link| (shard, link));
+        if !self.contact.connect(&mut self.rng, scene) {
+            return Ok(());
         }
-        let Some((_, link)) = &mut self.link else { return Ok(()) };
         let group = || GroupId(StrBytes::from_string(self.group.clone()));
         let name = &scene.model.topics[&key.topic].name;
-        match self.coordinator {
-            None => {
-                let request = FindCoordinatorRequest::default().with_key(group().0).with_key_type(0);
-                link.send(FIND, &request, Some(Question::Find), scene.now);
-            }
+        match self.contact.shard {
+            None => self.contact.find(&self.group, Question::Find, scene),
             Some(_) if self.rng.chance(1, 2) => {
                 let offset = self.next_offset;
                 self.next_offset += 1;
@@ -132,7 +116,7 @@ impl Committer {
                     .with_group_id(group())
                     .with_generation_id_or_member_epoch(-1)
                     .with_topics(vec![topic]);
-                link.send(COMMIT, &request, Some(Question::Commit(key, offset)), scene.now);
+                self.contact.ask(COMMIT, &request, Question::Commit(key, offset), scene);
                 self.committed.entry(key).or_default().perhaps.insert(offset);
                 scene.story.tell(scene.now, || format!("{} commits {offset} for {name}-{}", self.group, key.index));
             }
@@ -141,7 +125,7 @@ impl Committer {
                     .with_name(topic_name(name))
                     .with_partition_indexes(vec![key.index]);
                 let request = OffsetFetchRequest::default().with_group_id(group()).with_topics(Some(vec![topic]));
-                link.send(FETCH, &request, Some(Question::Fetch(key)), scene.now);
+                self.contact.ask(FETCH, &request, Question::Fetch(key), scene);
             }
         }
         Ok(())
@@ -152,7 +136,7 @@ impl Committer {
             Question::Find => {
                 let response = decode::<FindCoordinatorRequest>(frame, FIND)?;
                 if self.is_there(error_of(response.error_code)?, scene)? {
-                    self.coordinator = usize::try_from(response.node_id.0 - 1).ok();
+                    self.contact.found(response.node_id);
                 }
             }
             Question::Commit(key, offset) => {
@@ -205,25 +189,10 @@ impl Committer {
     fn is_there(&mut self, error: ErrorCode, scene: &Scene<'_>) -> Result<bool, Violation> {
         match error {
             ErrorCode::None => {
-                self.absent_since = None;
+                self.contact.is_there();
                 Ok(true)
             }
-            ErrorCode::CoordinatorNotAvailable
-            | ErrorCode::CoordinatorLoadInProgress
-            | ErrorCode::NotCoordinator
-            | ErrorCode::UnknownTopicOrPartition => {
-                self.coordinator = None;
-                let since = *self.absent_since.get_or_insert(scene.now);
-                let excuses = scene.excuses;
-                let is_excused = excuses.storage || excuses.full || excuses.slow || excuses.corrupt || excuses.network;
-                match scene.now.since(since) > ABSENCE_TIME_MAX && !is_excused {
-                    true => violated(
-                        Checker::Refusals,
-                        format!("{}: {error:?} for {:?}", self.group, scene.now.since(since)),
-                    ),
-                    false => Ok(false),
-                }
-            }
+            error if is_absence(error) => self.contact.is_absent(error, scene, &self.group).map(|()| false),
             error if scene.excuses(error) => Ok(false),
             error => violated(Checker::Refusals, format!("{}: {error:?}", self.group)),
         }

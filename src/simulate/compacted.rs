@@ -7,21 +7,17 @@ use std::ops::Range;
 use std::time::Duration;
 
 use bytes::Bytes;
-use kafka_protocol::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
 use kafka_protocol::messages::delete_topics_request::DeleteTopicState;
-use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
-use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
 use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
-use kafka_protocol::messages::{
-    CreateTopicsRequest, DeleteTopicsRequest, FetchRequest, MetadataRequest, ProduceRequest, TopicName,
-};
-use kafka_protocol::protocol::StrBytes;
+use kafka_protocol::messages::{CreateTopicsRequest, DeleteTopicsRequest, MetadataRequest, ProduceRequest};
 use uuid::Uuid;
 
 use super::admin::METADATA;
+use super::ask::{self, FETCH};
+use super::contact::Contact;
 use super::keyed::{self, Keyed};
 use super::ledger::{Ledger, Pass};
-use super::link::{Link, decode};
+use super::link::decode;
 use super::scene::{Scene, error_of};
 use super::violation::{Checker, Violation, violated};
 use super::wire;
@@ -37,7 +33,6 @@ const HURRY_COUNT: u32 = 800;
 const CREATE: i16 = 7;
 const DELETE: i16 = 6;
 const PRODUCE: i16 = 13;
-const FETCH: i16 = 16;
 
 enum Question {
     Metadata,
@@ -54,16 +49,14 @@ enum Question {
 /// See the module.
 pub struct Compacted {
     rng: Rng,
-    link: Option<(usize, Link<Question>)>,
+    contact: Contact<Question>,
     topic: Option<Uuid>,
     /// Its deletion was asked for: it may be gone any time.
     is_deleting: bool,
-    leader: Option<usize>,
     key_count: u64,
     ledger: Ledger,
     /// Behind the last record that was acknowledged.
     acked_end: i64,
-    connection: u32,
     pass: Option<Pass>,
     next_at: Monotonic,
     pace_us: u64,
@@ -75,14 +68,12 @@ impl Compacted {
     /// A client that has not created its topic yet.
     pub fn new(mut rng: Rng) -> Compacted {
         Compacted {
-            link: None,
+            contact: Contact::default(),
             topic: None,
             is_deleting: false,
-            leader: None,
             key_count: [3, 20, 100][rng.in_range(0..3) as usize],
             ledger: Ledger::new(TOPIC, [0, 200, 5_000, 86_400_000][rng.in_range(0..4) as usize]),
             acked_end: 0,
-            connection: 0,
             pass: None,
             next_at: Monotonic(0),
             pace_us: 0,
@@ -93,7 +84,7 @@ impl Compacted {
 
     /// A life begins: first of all everything is read.
     pub fn begin_life(&mut self, wall_ms: i64) {
-        self.lose();
+        self.contact.begin_life();
         self.next_at = Monotonic(0);
         self.pace_us = [50, 300, 3_000][self.rng.in_range(0..3) as usize];
         self.hurry_count = HURRY_COUNT;
@@ -107,19 +98,16 @@ impl Compacted {
 
     /// Questions that are not answered.
     pub fn under_way_count(&self) -> usize {
-        self.link.as_ref().map_or(0, |(_, link)| link.under_way_count())
+        self.contact.under_way_count()
     }
 
     /// Takes answers and asks on.
     pub fn act(&mut self, scene: &mut Scene<'_>) -> Result<(), Violation> {
-        if let Some((shard, mut link)) = self.link.take() {
-            while let Some((question, frame)) = link.take(scene.now)? {
-                self.answered(question, frame, scene)?;
-            }
-            match scene.check_link(&link, &format_args!("the client of {TOPIC} at shard {shard}"))? {
-                true => self.lose(),
-                false => self.link = Some((shard, link)),
-            }
+        while let Some((question, frame)) = self.contact.take(scene)? {
+            self.answered(question, frame, scene)?;
+        }
+        if self.contact.check(scene, &format_args!("the client of {TOPIC}"))?.is_some() {
+            self.contact.shard = None;
         }
         if scene.now < self.next_at || !scene.is_busy || self.under_way_count() > 0 {
             return Ok(());
@@ -127,16 +115,10 @@ impl Compacted {
         self.hurry_count = self.hurry_count.saturating_sub(1);
         let pace_us = if self.hurry_count > 0 { self.pace_us } else { 50_000 };
         self.next_at = scene.now + Duration::from_micros(self.rng.in_range(0..=2 * pace_us));
-        let any = self.rng.in_range(0..scene.addresses.len() as u64) as usize;
-        let shard = self.leader.unwrap_or(any);
-        if self.link.as_ref().is_none_or(|(connected, _)| *connected != shard) {
-            self.lose_link();
-            self.link = Link::connect(scene.world, scene.addresses[shard]).map(|link| (shard, link));
-        }
-        if self.link.is_none() {
+        if !self.contact.connect(&mut self.rng, scene) {
             return Ok(());
         }
-        match (self.leader.is_some(), self.topic) {
+        match (self.contact.shard.is_some(), self.topic) {
             (true, Some(topic)) => match self.rng.in_range(0..40) {
                 0 if self.rng.chance(1, 10) => self.delete(topic, scene),
                 0 => self.append_keyless(topic, scene),
@@ -148,48 +130,20 @@ impl Compacted {
                 _ => self.append(topic, scene),
             },
             _ if self.topic.is_none() && self.rng.chance(1, 2) => self.create(scene),
-            _ => {
-                let topic = MetadataRequestTopic::default().with_name(Some(name()));
-                self.ask(
-                    METADATA,
-                    &MetadataRequest::default().with_topics(Some(vec![topic])),
-                    Question::Metadata,
-                    scene,
-                );
-            }
+            _ => self.contact.ask(METADATA, &ask::metadata(TOPIC), Question::Metadata, scene),
         }
         Ok(())
     }
 
-    fn ask<R: kafka_protocol::protocol::Request>(
-        &mut self,
-        version: i16,
-        request: &R,
-        question: Question,
-        scene: &Scene<'_>,
-    ) {
-        let (_, link) = self.link.as_mut().expect("connected");
-        link.send(version, request, Some(question), scene.now);
-    }
-
     fn create(&mut self, scene: &mut Scene<'_>) {
-        let text = |value: String| Some(StrBytes::from_string(value));
-        let config = |name: &'static str, value: String| {
-            CreatableTopicConfig::default().with_name(StrBytes::from_static_str(name)).with_value(text(value))
-        };
-        let topic =
-            CreatableTopic::default().with_name(name()).with_num_partitions(1).with_replication_factor(1).with_configs(
-                vec![
-                    config("cleanup.policy", "compact".into()),
-                    config("min.cleanable.dirty.ratio", "0.2".into()),
-                    config("delete.retention.ms", self.ledger.retention_ms.to_string()),
-                ],
-            );
-        let request = CreateTopicsRequest::default().with_topics(vec![topic]).with_timeout_ms(30_000);
-        scene
-            .story
-            .tell(scene.now, || format!("{TOPIC} is created, with {} ms for tombstones", self.ledger.retention_ms));
-        self.ask(CREATE, &request, Question::Create, scene);
+        let retention_ms = self.ledger.retention_ms.to_string();
+        let configs = [
+            ("cleanup.policy", "compact"),
+            ("min.cleanable.dirty.ratio", "0.2"),
+            ("delete.retention.ms", &retention_ms),
+        ];
+        scene.story.tell(scene.now, || format!("{TOPIC} is created, with {retention_ms} ms for tombstones"));
+        self.contact.ask(CREATE, &ask::create(TOPIC, 1, &configs), Question::Create, scene);
     }
 
     fn delete(&mut self, topic: Uuid, scene: &mut Scene<'_>) {
@@ -197,7 +151,7 @@ impl Compacted {
         self.is_deleting = true;
         let topics = vec![DeleteTopicState::default().with_topic_id(topic).with_name(None)];
         let request = DeleteTopicsRequest::default().with_topics(topics).with_timeout_ms(30_000);
-        self.ask(DELETE, &request, Question::Delete, scene);
+        self.contact.ask(DELETE, &request, Question::Delete, scene);
     }
 
     fn append(&mut self, topic: Uuid, scene: &mut Scene<'_>) {
@@ -217,7 +171,7 @@ impl Compacted {
             });
         }
         let bytes = keyed::build(&records.iter().collect::<Vec<_>>());
-        let numbers = self.ledger.send(records, scene.wall_ms, self.connection);
+        let numbers = self.ledger.send(records, scene.wall_ms, self.contact.connection_count());
         scene.story.tell(scene.now, || format!("{TOPIC}: {numbers:?} are sent"));
         self.produce(topic, bytes, Question::Append(numbers), scene);
     }
@@ -231,26 +185,14 @@ impl Compacted {
         let data = PartitionProduceData::default().with_index(0).with_records(Some(Bytes::from(bytes)));
         let topic = TopicProduceData::default().with_topic_id(topic).with_partition_data(vec![data]);
         let request = ProduceRequest::default().with_acks(-1).with_timeout_ms(30_000).with_topic_data(vec![topic]);
-        self.ask(PRODUCE, &request, question, scene);
+        self.contact.ask(PRODUCE, &request, question, scene);
     }
 
     fn fetch(&mut self, topic: Uuid, scene: &Scene<'_>) {
         let position = self.pass.as_ref().expect("it has begun").position;
-        let partition = FetchPartition::default()
-            .with_partition(0)
-            .with_current_leader_epoch(-1)
-            .with_last_fetched_epoch(-1)
-            .with_fetch_offset(position)
-            .with_partition_max_bytes([1, 10_000, 200_000][self.rng.in_range(0..3) as usize]);
-        let topic = FetchTopic::default().with_topic_id(topic).with_partitions(vec![partition]);
-        let request = FetchRequest::default()
-            .with_max_wait_ms(0)
-            .with_min_bytes(1)
-            .with_max_bytes(200_000)
-            .with_session_id(0)
-            .with_session_epoch(-1)
-            .with_topics(vec![topic]);
-        self.ask(FETCH, &request, Question::Fetch(position, self.acked_end), scene);
+        let size_bytes_max = [1, 10_000, 200_000][self.rng.in_range(0..3) as usize];
+        let request = ask::fetch(topic, 0, position, size_bytes_max);
+        self.contact.ask(FETCH, &request, Question::Fetch(position, self.acked_end), scene);
     }
 
     fn answered(&mut self, question: Question, frame: Bytes, scene: &mut Scene<'_>) -> Result<(), Violation> {
@@ -267,7 +209,7 @@ impl Compacted {
                 Ok(())
             }
             Question::Append(numbers) => {
-                let (error, base_offset) = produced(frame)?;
+                let (error, base_offset) = ask::produced(frame, PRODUCE)?;
                 scene.story.tell(scene.now, || format!("{TOPIC}: {numbers:?}: {error:?}, offset {base_offset}"));
                 if !self.is_taken(error, scene)? {
                     return Ok(());
@@ -277,7 +219,7 @@ impl Compacted {
                 self.ledger.place_batch(numbers.start, base_offset)
             }
             Question::Keyless => {
-                let (error, _) = produced(frame)?;
+                let (error, _) = ask::produced(frame, PRODUCE)?;
                 match error {
                     ErrorCode::InvalidRecord => Ok(()),
                     ErrorCode::None => violated(Checker::Compaction, "a record without a key was taken".into()),
@@ -303,7 +245,8 @@ impl Compacted {
             self.forget();
         }
         self.topic = found;
-        self.leader = topic.partitions.first().and_then(|partition| usize::try_from(partition.leader_id.0 - 1).ok());
+        self.contact.shard = None;
+        topic.partitions.first().into_iter().for_each(|partition| self.contact.found(partition.leader_id));
         Ok(())
     }
 
@@ -312,7 +255,7 @@ impl Compacted {
         match error {
             ErrorCode::None => Ok(true),
             ErrorCode::NotLeaderOrFollower | ErrorCode::UnknownTopicId => {
-                self.leader = None;
+                self.contact.shard = None;
                 Ok(false)
             }
             error if scene.excuses(error) => Ok(false),
@@ -321,9 +264,7 @@ impl Compacted {
     }
 
     fn fetched(&mut self, position: i64, acked_end: i64, frame: Bytes, scene: &mut Scene<'_>) -> Result<(), Violation> {
-        let mut response = decode::<FetchRequest>(frame, FETCH)?;
-        let data = response.responses.pop().and_then(|mut topic| topic.partitions.pop());
-        let Some(data) = data else { return violated(Checker::Answers, "a fetch without its partition".into()) };
+        let data = ask::fetched(frame)?;
         if scene.excuses.corrupt {
             // Nothing can be learnt from what may have been read wrong; what was stored wrong shows in the next life.
             return Ok(());
@@ -386,32 +327,8 @@ impl Compacted {
 
     /// The topic is gone, and all that was in it.
     fn forget(&mut self) {
-        (self.topic, self.leader, self.pass, self.is_deleting) = (None, None, None, false);
+        (self.topic, self.contact.shard, self.pass, self.is_deleting) = (None, None, None, false);
         self.ledger.clear();
         self.acked_end = 0;
-    }
-
-    /// What was asked is not answered any more; what comes next may overtake it.
-    fn lose(&mut self) {
-        self.lose_link();
-        self.leader = None;
-    }
-
-    fn lose_link(&mut self) {
-        self.link = None;
-        self.connection += 1;
-    }
-}
-
-fn name() -> TopicName {
-    TopicName(StrBytes::from_static_str(TOPIC))
-}
-
-/// The answer for the one partition of a produce request.
-fn produced(frame: Bytes) -> Result<(ErrorCode, i64), Violation> {
-    let response = decode::<ProduceRequest>(frame, PRODUCE)?;
-    match response.responses.first().and_then(|topic| topic.partition_responses.first()) {
-        Some(answer) => Ok((error_of(answer.error_code)?, answer.base_offset)),
-        None => violated(Checker::Answers, "a produce answer without its partition".into()),
     }
 }

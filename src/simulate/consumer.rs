@@ -15,7 +15,8 @@ use kafka_protocol::messages::{
 use kafka_protocol::protocol::StrBytes;
 
 use super::admin::topic_name;
-use super::link::{Link, decode};
+use super::contact::{Contact, FIND, is_absence};
+use super::link::decode;
 use super::owners::Part;
 use super::scene::{Scene, error_of};
 use super::violation::{Checker, Violation, violated};
@@ -25,14 +26,11 @@ use crate::base::time::Monotonic;
 use crate::protocol::ErrorCode;
 
 const GROUP: &str = "consumers";
-const FIND: i16 = 3;
 const HEARTBEAT: i16 = 1;
 /// How long a member may be silent, as the node is told.
 pub const SESSION: Duration = Duration::from_millis(1_500);
 /// How long it may take to give partitions up: it does so with its next heartbeat.
 const REBALANCE_MS: i32 = 60_000;
-/// How long a group may be without a coordinator where nothing is slow.
-const ABSENCE_TIME_MAX: Duration = Duration::from_secs(30);
 /// The epochs that join and leave.
 const JOIN: i32 = 0;
 const LEAVE: i32 = -1;
@@ -48,9 +46,7 @@ struct Question {
 pub struct Consumer {
     id: u32,
     rng: Rng,
-    link: Option<(usize, Link<Question>)>,
-    coordinator: Option<usize>,
-    absent_since: Option<Monotonic>,
+    contact: Contact<Question>,
     /// How often it was somebody else.
     life: u32,
     /// 0 until it has joined.
@@ -74,9 +70,7 @@ impl Consumer {
         Consumer {
             id,
             rng,
-            link: None,
-            coordinator: None,
-            absent_since: None,
+            contact: Contact::default(),
             life: 0,
             epoch: JOIN,
             owned: BTreeSet::new(),
@@ -92,8 +86,8 @@ impl Consumer {
     /// A life begins; the node began to start at `start`, and the last one ended before that at `end`. Sessions begin
     /// anew when groups were read. Until when it is known.
     pub fn begin_life(&mut self, end: Monotonic, start: Monotonic) -> Monotonic {
-        self.lose(self.under_way_count() > 0);
-        (self.link, self.coordinator, self.absent_since) = (None, None, None);
+        let is_lost = self.contact.begin_life();
+        self.lose(is_lost);
         let is_kept = self.epoch > JOIN && self.known_until > end;
         self.known_until = if is_kept { start + SESSION } else { Monotonic(0) };
         self.pace_us = [2_000, 20_000, 200_000][self.rng.in_range(0..3) as usize];
@@ -113,16 +107,15 @@ impl Consumer {
 
     /// Questions that are not answered.
     pub fn under_way_count(&self) -> usize {
-        self.link.as_ref().map_or(0, |(_, link)| link.under_way_count())
+        self.contact.under_way_count()
     }
 
     /// A fault of the network: its connection.
     pub fn disturb(&mut self, until: Monotonic) -> &'static str {
-        match self.link.take() {
+        match self.contact.reset() {
             None => "nothing",
-            Some((_, link)) => {
-                self.lose(link.under_way_count() > 0);
-                link.reset();
+            Some(is_lost) => {
+                self.lose(is_lost);
                 self.next_at = self.next_at.max(until);
                 "a consumer's connection is reset"
             }
@@ -136,36 +129,24 @@ impl Consumer {
 
     /// Takes answers and asks on.
     pub fn act(&mut self, scene: &mut Scene<'_>) -> Result<(), Violation> {
-        if let Some((shard, mut link)) = self.link.take() {
-            while let Some((question, frame)) = link.take(scene.now)? {
-                self.answered(&question, frame, scene)?;
-            }
-            match scene.check_link(&link, &format_args!("consumer {} at shard {shard}", self.id))? {
-                true => self.lose(link.under_way_count() > 0),
-                false => self.link = Some((shard, link)),
-            }
+        while let Some((question, frame)) = self.contact.take(scene)? {
+            self.answered(&question, frame, scene)?;
         }
+        let is_lost = self.contact.check(scene, &format_args!("consumer {}", self.id))?;
+        self.lose(is_lost == Some(true));
         if scene.now < self.next_at || !scene.is_busy || self.under_way_count() > 0 {
             return Ok(());
         }
         self.next_at = scene.now + Duration::from_micros(self.rng.in_range(0..=2 * self.pace_us));
-        let any = self.rng.in_range(0..scene.addresses.len() as u64) as usize;
-        let shard = self.coordinator.unwrap_or(any);
-        if self.link.as_ref().is_none_or(|(connected, _)| *connected != shard) {
-            self.link = Link::connect(scene.world, scene.addresses[shard]).map(|link| (shard, link));
-        }
-        if self.link.is_some() {
+        if self.contact.connect(&mut self.rng, scene) {
             self.ask(scene);
         }
         Ok(())
     }
 
     fn ask(&mut self, scene: &mut Scene<'_>) {
-        if self.coordinator.is_none() {
-            let key = StrBytes::from_static_str(GROUP);
-            let request = FindCoordinatorRequest::default().with_key(key).with_key_type(0);
-            let (_, link) = self.link.as_mut().expect("connected");
-            return link.send(FIND, &request, Some(Question { epoch: None, at: scene.now }), scene.now);
+        if self.contact.shard.is_none() {
+            return self.contact.find(GROUP, Question { epoch: None, at: scene.now }, scene);
         }
         if self.epoch == JOIN {
             return self.heartbeat(JOIN, scene);
@@ -227,8 +208,7 @@ impl Consumer {
                 .with_subscribed_topic_regex(Some(pattern));
         }
         let question = Question { epoch: Some(epoch), at: scene.now };
-        let (_, link) = self.link.as_mut().expect("connected");
-        link.send(HEARTBEAT, &request, Some(question), scene.now);
+        self.contact.ask(HEARTBEAT, &request, question, scene);
     }
 
     fn answered(&mut self, question: &Question, frame: Bytes, scene: &mut Scene<'_>) -> Result<(), Violation> {
@@ -236,7 +216,7 @@ impl Consumer {
             None => {
                 let response = decode::<FindCoordinatorRequest>(frame, FIND)?;
                 if self.is_well(error_of(response.error_code)?, scene)? {
-                    self.coordinator = usize::try_from(response.node_id.0 - 1).ok();
+                    self.contact.found(response.node_id);
                 }
             }
             // It is another one since it asked.
@@ -303,7 +283,7 @@ impl Consumer {
         let what = format!("{}: {error:?}", self.who());
         match error {
             ErrorCode::None => {
-                self.absent_since = None;
+                self.contact.is_there();
                 return Ok(true);
             }
             ErrorCode::UnknownMemberId | ErrorCode::GroupIdNotFound => {
@@ -320,18 +300,11 @@ impl Consumer {
                 }
                 self.give_up(scene);
             }
-            ErrorCode::CoordinatorNotAvailable
-            | ErrorCode::CoordinatorLoadInProgress
-            | ErrorCode::NotCoordinator
-            | ErrorCode::UnknownTopicOrPartition => {
+            error if is_absence(error) => {
                 // Whether the change was made before it was refused nobody knows.
                 self.lose(true);
-                self.coordinator = None;
-                let since = *self.absent_since.get_or_insert(scene.now);
-                let is_excused = is_broken || excuses.slow || excuses.network;
-                if scene.now.since(since) > ABSENCE_TIME_MAX && !is_excused {
-                    return violated(Checker::Refusals, format!("{what} for {:?}", scene.now.since(since)));
-                }
+                let who = self.who();
+                self.contact.is_absent(error, scene, &who)?;
             }
             error if scene.excuses(error) => self.lose(true),
             _ => return violated(Checker::Refusals, what),

@@ -18,8 +18,9 @@ use kafka_protocol::messages::{
 use kafka_protocol::protocol::{Request, StrBytes};
 
 use super::admin::topic_name;
+use super::contact::{Contact, FIND, is_absence};
 use super::groups::{assignment, shares_of};
-use super::link::{Link, decode};
+use super::link::decode;
 use super::model::{PartKey, TopicState};
 use super::scene::{Scene, error_of};
 use super::violation::{Checker, Violation, violated};
@@ -29,7 +30,6 @@ use crate::base::time::Monotonic;
 use crate::protocol::ErrorCode;
 
 const GROUP: &str = "members";
-const FIND: i16 = 3;
 const JOIN: i16 = 7;
 const SYNC: i16 = 5;
 const HEARTBEAT: i16 = 4;
@@ -41,8 +41,6 @@ const SHARE_COUNT: u8 = 8;
 const SESSION: Duration = Duration::from_millis(1_500);
 /// How long it may take to join again. Not less, so that a rebalance expels nobody whose session goes on.
 const REBALANCE: Duration = Duration::from_millis(2_500);
-/// How long a group may be without a coordinator where nothing is slow.
-const ABSENCE_TIME_MAX: Duration = Duration::from_secs(30);
 
 /// What was asked, when, and the earliest generation that its answer may be about.
 struct Question {
@@ -64,9 +62,7 @@ enum What {
 pub struct Member {
     id: u32,
     rng: Rng,
-    link: Option<(usize, Link<Question>)>,
-    coordinator: Option<usize>,
-    absent_since: Option<Monotonic>,
+    contact: Contact<Question>,
     /// Empty until the coordinator has given one.
     member_id: String,
     /// -1 until it has joined.
@@ -92,9 +88,7 @@ impl Member {
         Member {
             id,
             rng,
-            link: None,
-            coordinator: None,
-            absent_since: None,
+            contact: Contact::default(),
             member_id: String::new(),
             generation: -1,
             has_assignment: false,
@@ -111,8 +105,8 @@ impl Member {
     /// A life begins; the node began to start at `start`, and the last one ended before that at `end`. Sessions begin
     /// anew when groups were read.
     pub fn begin_life(&mut self, end: Monotonic, start: Monotonic) {
-        self.has_doubt |= self.under_way_count() > 0;
-        (self.link, self.coordinator, self.absent_since, self.is_loaded) = (None, None, None, false);
+        self.has_doubt |= self.contact.begin_life();
+        self.is_loaded = false;
         let is_kept = self.has_assignment && self.known_until > end;
         self.known_until = if is_kept { start + SESSION } else { Monotonic(0) };
         self.pace_us = [2_000, 20_000, 200_000][self.rng.in_range(0..3) as usize];
@@ -126,16 +120,15 @@ impl Member {
 
     /// Questions that are not answered.
     pub fn under_way_count(&self) -> usize {
-        self.link.as_ref().map_or(0, |(_, link)| link.under_way_count())
+        self.contact.under_way_count()
     }
 
     /// A fault of the network: its connection.
     pub fn disturb(&mut self, until: Monotonic) -> &'static str {
-        match self.link.take() {
+        match self.contact.reset() {
             None => "nothing",
-            Some((_, link)) => {
-                self.has_doubt |= link.under_way_count() > 0;
-                link.reset();
+            Some(is_lost) => {
+                self.has_doubt |= is_lost;
                 self.next_at = self.next_at.max(until);
                 "a member's connection is reset"
             }
@@ -144,35 +137,25 @@ impl Member {
 
     /// Takes answers and asks on.
     pub fn act(&mut self, scene: &mut Scene<'_>) -> Result<(), Violation> {
-        if let Some((shard, mut link)) = self.link.take() {
-            while let Some((question, frame)) = link.take(scene.now)? {
-                self.answered(&question, frame, scene)?;
-            }
-            match scene.check_link(&link, &format_args!("member {} at shard {shard}", self.id))? {
-                true => self.has_doubt |= link.under_way_count() > 0,
-                false => self.link = Some((shard, link)),
-            }
+        while let Some((question, frame)) = self.contact.take(scene)? {
+            self.answered(&question, frame, scene)?;
         }
+        let is_lost = self.contact.check(scene, &format_args!("member {}", self.id))?;
+        self.has_doubt |= is_lost == Some(true);
         if scene.now < self.next_at || !scene.is_busy || self.under_way_count() > 0 {
             return Ok(());
         }
         self.next_at = scene.now + Duration::from_micros(self.rng.in_range(0..=2 * self.pace_us));
-        let any = self.rng.in_range(0..scene.addresses.len() as u64) as usize;
-        let shard = self.coordinator.unwrap_or(any);
-        if self.link.as_ref().is_none_or(|(connected, _)| *connected != shard) {
-            self.link = Link::connect(scene.world, scene.addresses[shard]).map(|link| (shard, link));
-        }
-        if self.link.is_some() {
+        if self.contact.connect(&mut self.rng, scene) {
             self.ask(scene);
         }
         Ok(())
     }
 
     fn ask(&mut self, scene: &mut Scene<'_>) {
-        if self.coordinator.is_none() {
-            let key = StrBytes::from_static_str(GROUP);
-            let request = FindCoordinatorRequest::default().with_key(key).with_key_type(0);
-            return self.send(FIND, &request, What::Find, scene);
+        if self.contact.shard.is_none() {
+            let question = Question { what: What::Find, at: scene.now, floor: scene.model.group.floor() };
+            return self.contact.find(GROUP, question, scene);
         }
         if self.generation < 0 {
             return self.join(scene);
@@ -212,8 +195,7 @@ impl Member {
 
     fn send<R: Request>(&mut self, version: i16, request: &R, what: What, scene: &mut Scene<'_>) {
         let question = Question { what, at: scene.now, floor: scene.model.group.floor() };
-        let (_, link) = self.link.as_mut().expect("connected");
-        link.send(version, request, Some(question), scene.now);
+        self.contact.ask(version, request, question, scene);
     }
 
     fn join(&mut self, scene: &mut Scene<'_>) {
@@ -288,7 +270,7 @@ impl Member {
             What::Find => {
                 let response = decode::<FindCoordinatorRequest>(frame, FIND)?;
                 if self.is_well(error_of(response.error_code)?, question, scene)? {
-                    self.coordinator = usize::try_from(response.node_id.0 - 1).ok();
+                    self.contact.found(response.node_id);
                 }
             }
             What::Join => {
@@ -388,7 +370,8 @@ impl Member {
         let is_loaded = self.is_loaded || tells_the_group && !is_absence(error);
         match error {
             ErrorCode::None => {
-                (self.absent_since, self.is_loaded) = (None, is_loaded);
+                self.contact.is_there();
+                self.is_loaded = is_loaded;
                 return Ok(true);
             }
             ErrorCode::RebalanceInProgress => {
@@ -408,14 +391,7 @@ impl Member {
                 }
                 self.generation = -1;
             }
-            error if is_absence(error) => {
-                self.coordinator = None;
-                let since = *self.absent_since.get_or_insert(scene.now);
-                let is_excused = is_broken || excuses.slow || excuses.network;
-                if scene.now.since(since) > ABSENCE_TIME_MAX && !is_excused {
-                    return violated(Checker::Refusals, format!("{} for {:?}", what(), scene.now.since(since)));
-                }
-            }
+            error if is_absence(error) => self.contact.is_absent(error, scene, &who)?,
             error if scene.excuses(error) => {}
             _ => return violated(Checker::Refusals, what()),
         }
@@ -433,17 +409,6 @@ impl Member {
     fn who(&self) -> String {
         format!("member {} of generation {}, {:?}", self.id, self.generation, self.member_id)
     }
-}
-
-/// True for what a coordinator says that is not there, not ready or somewhere else.
-fn is_absence(error: ErrorCode) -> bool {
-    matches!(
-        error,
-        ErrorCode::CoordinatorNotAvailable
-            | ErrorCode::CoordinatorLoadInProgress
-            | ErrorCode::NotCoordinator
-            | ErrorCode::UnknownTopicOrPartition
-    )
 }
 
 fn group() -> GroupId {

@@ -14,7 +14,7 @@
 //! | [`compacted`], [`transactor`] | clients with topics of their own |
 //! | [`audit`] | the comparison after a start |
 //! | [`model`], [`groups`], [`owners`], [`ledger`] | what is known, and what contradicts it |
-//! | [`scene`], [`link`], [`wire`], [`keyed`] | what clients act on |
+//! | [`scene`], [`link`], [`contact`], [`ask`], [`wire`], [`keyed`] | what clients act on |
 //! | [`violation`] | the promises |
 //! | [`mutants`] | broken rules that the checkers must find |
 //! | [`minimise`] | the shortest plan that still fails |
@@ -24,11 +24,13 @@
 //! promises, only what they are.
 
 pub mod admin;
+pub mod ask;
 pub mod audit;
 pub mod chaos;
 pub mod committer;
 pub mod compacted;
 pub mod consumer;
+pub mod contact;
 pub mod groups;
 pub mod history;
 pub mod keyed;

@@ -15,18 +15,16 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use kafka_protocol::messages::add_partitions_to_txn_request::AddPartitionsToTxnTopic;
-use kafka_protocol::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
-use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
-use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
 use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use kafka_protocol::messages::{
-    AddPartitionsToTxnRequest, CreateTopicsRequest, EndTxnRequest, FetchRequest, FindCoordinatorRequest,
-    InitProducerIdRequest, MetadataRequest, ProduceRequest, TopicName, TransactionalId,
+    AddPartitionsToTxnRequest, CreateTopicsRequest, EndTxnRequest, FindCoordinatorRequest, InitProducerIdRequest,
+    MetadataRequest, ProduceRequest, TransactionalId,
 };
 use kafka_protocol::protocol::{Request, StrBytes};
 use uuid::Uuid;
 
-use super::admin::METADATA;
+use super::admin::{METADATA, topic_name};
+use super::ask::{self, FETCH};
 use super::keyed::{self, Keyed};
 use super::link::{Link, decode};
 use super::scene::{Scene, error_of};
@@ -47,7 +45,6 @@ const CREATE: i16 = 7;
 const FIND: i16 = 3;
 const INIT: i16 = 4;
 const ADD: i16 = 3;
-const FETCH: i16 = 16;
 const READ_COMMITTED: i8 = 1;
 
 /// What its producer was told of a transaction.
@@ -297,7 +294,7 @@ impl Producer {
         match self.todo.front().expect("it was just filled") {
             Step::Add(partitions) => {
                 let topic = AddPartitionsToTxnTopic::default()
-                    .with_name(name())
+                    .with_name(topic_name(TOPIC))
                     .with_partitions(partitions.iter().map(|partition| *partition as i32).collect());
                 let request = AddPartitionsToTxnRequest::default()
                     .with_v3_and_below_transactional_id(self.name())
@@ -316,7 +313,7 @@ impl Producer {
                 let topic = TopicProduceData::default().with_partition_data(vec![data]);
                 let (version, topic) = match self.is_v2 {
                     true => (13, topic.with_topic_id(book.topic.expect("its leaders are known"))),
-                    false => (11, topic.with_name(name())),
+                    false => (11, topic.with_name(topic_name(TOPIC))),
                 };
                 let request = ProduceRequest::default()
                     .with_transactional_id(Some(self.name()))
@@ -431,12 +428,7 @@ impl Producer {
                 }
             }
             Question::Produce(numbers, partition) => {
-                let response = decode::<ProduceRequest>(frame, self.produce_version())?;
-                let answer = response.responses.first().and_then(|topic| topic.partition_responses.first());
-                let Some(answer) = answer else {
-                    return violated(Checker::Answers, "a produce answer without its partition".into());
-                };
-                let (error, base_offset) = (error_of(answer.error_code)?, answer.base_offset);
+                let (error, base_offset) = ask::produced(frame, self.produce_version())?;
                 scene.story.tell(scene.now, || {
                     format!("producer {}: {numbers:?} in partition {partition}: {error:?}, {base_offset}", self.id)
                 });
@@ -624,9 +616,7 @@ impl Transactor {
                 self.links.ask(any, CREATE, &request, Question::Create, scene);
             }
             _ => {
-                let topic = MetadataRequestTopic::default().with_name(Some(name()));
-                let request =
-                    MetadataRequest::default().with_topics(Some(vec![topic])).with_allow_auto_topic_creation(false);
+                let request = ask::metadata(TOPIC);
                 self.links.ask(any, METADATA, &request, Question::Metadata, scene);
             }
         }
@@ -642,21 +632,9 @@ impl Transactor {
             self.pass = Some(Pass { partition, position: 0, committed, shown, unended });
         }
         let pass = self.pass.as_ref().expect("it has begun");
-        let partition = FetchPartition::default()
-            .with_partition(pass.partition as i32)
-            .with_current_leader_epoch(-1)
-            .with_last_fetched_epoch(-1)
-            .with_fetch_offset(pass.position)
-            .with_partition_max_bytes([1, 10_000, 200_000][self.rng.in_range(0..3) as usize]);
-        let topic = FetchTopic::default().with_topic_id(topic).with_partitions(vec![partition]);
-        let request = FetchRequest::default()
-            .with_isolation_level(READ_COMMITTED)
-            .with_max_wait_ms(0)
-            .with_min_bytes(1)
-            .with_max_bytes(200_000)
-            .with_session_id(0)
-            .with_session_epoch(-1)
-            .with_topics(vec![topic]);
+        let size_bytes_max = [1, 10_000, 200_000][self.rng.in_range(0..3) as usize];
+        let request =
+            ask::fetch(topic, pass.partition, pass.position, size_bytes_max).with_isolation_level(READ_COMMITTED);
         let question = Question::Fetch(pass.partition, pass.position, self.book.stable[pass.partition]);
         self.links.ask(self.book.leaders[pass.partition], FETCH, &request, question, scene);
     }
@@ -702,9 +680,7 @@ impl Transactor {
         frame: Bytes,
         scene: &mut Scene<'_>,
     ) -> Result<(), Violation> {
-        let mut response = decode::<FetchRequest>(frame, FETCH)?;
-        let data = response.responses.pop().and_then(|mut topic| topic.partitions.pop());
-        let Some(data) = data else { return violated(Checker::Answers, "a fetch without its partition".into()) };
+        let data = ask::fetched(frame)?;
         if scene.excuses.corrupt {
             // Nothing can be learnt from what may have been read wrong.
             self.pass = None;
@@ -812,28 +788,9 @@ impl Transactor {
 }
 
 fn create_request(is_compacted: bool) -> CreateTopicsRequest {
-    let config = |name: &'static str, value: &str| {
-        CreatableTopicConfig::default()
-            .with_name(StrBytes::from_static_str(name))
-            .with_value(Some(StrBytes::from_string(value.to_owned())))
-    };
     // No key comes twice, so compaction removes nothing but what was aborted, and markers.
-    let configs = match is_compacted {
-        true => vec![
-            config("cleanup.policy", "compact"),
-            config("min.cleanable.dirty.ratio", "0.1"),
-            config("delete.retention.ms", "200"),
-        ],
-        false => vec![config("retention.ms", "-1")],
-    };
-    let topic = CreatableTopic::default()
-        .with_name(name())
-        .with_num_partitions(PARTITION_COUNT as i32)
-        .with_replication_factor(1)
-        .with_configs(configs);
-    CreateTopicsRequest::default().with_topics(vec![topic]).with_timeout_ms(30_000)
-}
-
-fn name() -> TopicName {
-    TopicName(StrBytes::from_static_str(TOPIC))
+    let compacts =
+        [("cleanup.policy", "compact"), ("min.cleanable.dirty.ratio", "0.1"), ("delete.retention.ms", "200")];
+    let keeps = [("retention.ms", "-1")];
+    ask::create(TOPIC, PARTITION_COUNT, if is_compacted { &compacts } else { &keeps })
 }
