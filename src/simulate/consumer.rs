@@ -1,8 +1,9 @@
 //! A client that is a member of a group of the consumer protocol (KIP-848): joins, is given partitions, gives them up,
-//! changes its mind, and leaves, falls silent, or forgets who it was.
+//! changes its mind, and leaves, falls silent, or forgets who it was, or where it was last.
 //!
-//! It holds the coordinator to what consumers rely on: a partition has one owner, its epoch never falls, and it is
-//! neither unknown nor fenced while it is heard of. An answer that may be lost makes it say everything again.
+//! It holds the coordinator to what consumers rely on: a partition has one owner, its epoch never falls, it is neither
+//! unknown nor fenced while it is heard of, and what it says under an epoch of long ago counts for nothing. An answer
+//! that may be lost makes it say everything again.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -39,6 +40,8 @@ const LEAVE: i32 = -1;
 struct Question {
     /// `None` asks for the coordinator.
     epoch: Option<i32>,
+    /// It has been told of two later epochs.
+    is_outdated: bool,
     at: Monotonic,
 }
 
@@ -51,6 +54,8 @@ pub struct Consumer {
     life: u32,
     /// 0 until it has joined.
     epoch: i32,
+    /// The last two that it was told before that one, the later one first; 0: none.
+    before: [i32; 2],
     owned: BTreeSet<Part>,
     /// It reads these topics, or all.
     names: Option<Vec<String>>,
@@ -73,6 +78,7 @@ impl Consumer {
             contact: Contact::default(),
             life: 0,
             epoch: JOIN,
+            before: [0; 2],
             owned: BTreeSet::new(),
             names: None,
             says_all: true,
@@ -146,7 +152,7 @@ impl Consumer {
 
     fn ask(&mut self, scene: &mut Scene<'_>) {
         if self.contact.shard.is_none() {
-            return self.contact.find(GROUP, Question { epoch: None, at: scene.now }, scene);
+            return self.contact.find(GROUP, Question { epoch: None, is_outdated: false, at: scene.now }, scene);
         }
         if self.epoch == JOIN {
             return self.heartbeat(JOIN, scene);
@@ -174,7 +180,12 @@ impl Consumer {
                 self.give_up(scene);
                 self.heartbeat(JOIN, scene);
             }
-            4..6 => {
+            4 if self.before[1] > 0 => {
+                // It goes on where it was a while ago, as a process does that was copied.
+                coverage::hit("consumer: goes on where it was");
+                self.heartbeat(self.before[1], scene);
+            }
+            4..7 => {
                 coverage::hit("consumer: reads other topics");
                 let all: Vec<String> = scene.model.names.keys().cloned().collect();
                 let some = self.rng.in_range(0..=all.len() as u64) as usize;
@@ -207,7 +218,8 @@ impl Consumer {
                 .with_subscribed_topic_names(Some(names))
                 .with_subscribed_topic_regex(Some(pattern));
         }
-        let question = Question { epoch: Some(epoch), at: scene.now };
+        let is_outdated = epoch > JOIN && epoch < self.epoch;
+        let question = Question { epoch: Some(epoch), is_outdated, at: scene.now };
         self.contact.ask(HEARTBEAT, &request, question, scene);
     }
 
@@ -228,7 +240,10 @@ impl Consumer {
                     let epochs = (epoch, response.member_epoch);
                     format!("{}: {error:?}, {epochs:?}, {:?}", self.who(), response.assignment)
                 });
-                if self.is_well(error, scene)? {
+                if question.is_outdated && error == ErrorCode::FencedMemberEpoch {
+                    coverage::hit("consumer: fenced");
+                    self.give_up(scene);
+                } else if self.is_well(error, scene)? {
                     return self.goes_on(epoch, &response, question, scene);
                 }
             }
@@ -244,6 +259,9 @@ impl Consumer {
         scene: &mut Scene<'_>,
     ) -> Result<(), Violation> {
         let who = self.who();
+        if question.is_outdated {
+            return violated(Checker::Groups, format!("{who}: what it says in epoch {asked_epoch} is taken"));
+        }
         let is_own = response.member_id.as_deref().is_some_and(|member_id| *member_id == self.member_id());
         if !is_own || response.member_epoch < asked_epoch.max(1) || response.heartbeat_interval_ms <= 0 {
             return violated(
@@ -256,7 +274,10 @@ impl Consumer {
             return violated(Checker::Groups, format!("{who} said everything and was told nothing: {response:?}"));
         }
         coverage::hit(if asked_epoch == JOIN { "consumer: joins" } else { "consumer: heartbeat" });
-        self.epoch = response.member_epoch;
+        if response.member_epoch != self.epoch {
+            self.before = [self.epoch, self.before[0]];
+            self.epoch = response.member_epoch;
+        }
         (self.says_all, self.has_doubt) = (false, false);
         self.known_until = question.at + SESSION;
         scene.model.owners.lives(self.id, self.known_until);
@@ -315,7 +336,7 @@ impl Consumer {
     /// It has nothing any more, and joins again.
     fn give_up(&mut self, scene: &mut Scene<'_>) {
         self.owned.clear();
-        (self.epoch, self.says_all) = (JOIN, true);
+        (self.epoch, self.before, self.says_all) = (JOIN, [0; 2], true);
         scene.model.owners.released_all(self.id);
     }
 

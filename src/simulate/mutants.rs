@@ -79,7 +79,7 @@ const fn rare(name: &'static str, what: &'static str, aim: Aim, seed_count_max: 
 }
 
 /// All of them.
-pub const ALL: [Mutant; 54] = [
+pub const ALL: [Mutant; 55] = [
     mutant("skip_sync", "commits are not synced", Aim::Crashes, 10),
     rare(
         "skip_two_step",
@@ -159,6 +159,7 @@ pub const ALL: [Mutant; 54] = [
     mutant("tell_before_durable", "a member is told of its partitions before that is durable", Aim::Consumers, 100),
     mutant("give_what_is_taken", "a partition is given before its owner has given it up", Aim::Consumers, 20),
     mutant("forget_member_epochs", "a start forgets where members were", Aim::Consumers, 20),
+    mutant("take_old_epochs", "a member is believed whatever epoch it names", Aim::Consumers, 20),
     mutant("forget_aborted", "readers are not told what was aborted", Aim::Transactions, 10),
     mutant("read_undecided", "readers of committed records read what is not decided", Aim::Transactions, 10),
     mutant("end_halves_differently", "a transaction's partitions get different markers", Aim::Transactions, 10),

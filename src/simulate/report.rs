@@ -4,7 +4,7 @@ use super::history::Told;
 use crate::base::coverage::Counts;
 
 /// The branches that a long simulation must go through again and again.
-pub const BRANCHES: [&str; 146] = [
+pub const BRANCHES: [&str; 147] = [
     "checkpoint: durable",
     "checkpoint: of a log that closes",
     "checkpoint: waits for its bytes",
@@ -22,6 +22,7 @@ pub const BRANCHES: [&str; 146] = [
     "compaction: the map is full",
     "consumer: fenced",
     "consumer: gives up",
+    "consumer: goes on where it was",
     "consumer: hangs",
     "consumer: has a partition",
     "consumer: heartbeat",
