@@ -33,6 +33,9 @@ pub const CROSSING_SIZE_BYTES: u64 = 1204;
 /// A size of batches of which every second one begins with a block.
 pub const ALIGNED_SIZE_BYTES: u64 = 2048;
 
+/// A size of batches of which one fills more than half of a tiny segment: what is freed is too small for the next one.
+pub const LARGE_SIZE_BYTES: u64 = 6200;
+
 /// What batches and segments look like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shape {
@@ -139,6 +142,7 @@ impl Plan {
             shard_count_max: 1 + rng.in_range(0..4) as u16,
             shape: match rng.in_range(0..6) {
                 0 => Shape::Uniform(CROSSING_SIZE_BYTES),
+                1 if faults.full && seed % 5 < 2 => Shape::Uniform(LARGE_SIZE_BYTES),
                 1 => Shape::Uniform(ALIGNED_SIZE_BYTES),
                 _ => Shape::Mixed,
             },
