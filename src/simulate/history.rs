@@ -27,6 +27,8 @@ use crate::shard::simulated::{SimNode, Spec, Start};
 
 /// How long, in the world's time, clients may take to end what they began when everything works.
 const SETTLE_TIME_MAX: Duration = Duration::from_secs(120);
+/// A write at which the power is to be cut may never come: after so many lives' worth of batches it is not waited for.
+const GOALS_TO_A_CUT: u64 = 20;
 /// A partition may hold this much of the pool when it is quiet.
 const QUIET_PARTITION_BYTES: usize = 32 * KIB;
 
@@ -315,7 +317,8 @@ impl<'a> History<'a> {
             // At one of the next writes, while everybody goes on.
             chaos.cut_at_next_write(&self.world, self.plan.shape, rng);
             let until = self.world.now().monotonic + Duration::from_secs(5);
-            while self.world.now().monotonic < until {
+            let enough = self.model.acked_count + GOALS_TO_A_CUT * self.plan.goal_max;
+            while self.world.now().monotonic < until && self.model.acked_count < enough {
                 if !self.step(node, chaos, true)? {
                     return Ok(Played::Cut);
                 }
