@@ -74,8 +74,13 @@ impl<I: Io> Broker<I> {
         let mut rng = Rng::new(seed);
         let compaction = Compaction::new(&options.config, shards, &mut rng);
         let journal_options = JournalOptions {
-            // What is in it stays in memory until it is settled: an eighth of that, two files.
-            file_size_bytes: options.config.journal_size_bytes.min(options.pool_size_bytes as u64 / 8) / 2,
+            file_size_bytes: match options.reuses_segments {
+                // What is in it stays in memory until it is settled: an eighth of that, two files.
+                true => options.config.journal_size_bytes.min(options.pool_size_bytes as u64 / 8) / 2,
+                // On a file system that copies on write prepared space is no promise: what the journal has taken
+                // might find none in its segment.
+                false => 0,
+            },
             prepare: prepare_mode(&options.config),
         };
         let id = uuid::Uuid::from_u128(u128::from(rng.next_u64()) << 64 | u128::from(rng.next_u64()));
