@@ -14,7 +14,12 @@ use crate::storage::retention::RetentionPolicy;
 use crate::storage::*;
 
 fn small() -> LogOptions {
-    LogOptions { segment_size_bytes: 128 * KIB as u64, index_interval_size_bytes: 4096, ..LogOptions::default() }
+    LogOptions {
+        segment_size_bytes: 128 * KIB as u64,
+        index_interval_size_bytes: 4096,
+        splice_size_bytes_min: 32 * KIB as u32,
+        ..LogOptions::default()
+    }
 }
 
 #[test]
