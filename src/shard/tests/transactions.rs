@@ -504,10 +504,11 @@ fn a_transaction_that_comes_into_many_partitions_at_once_is_never_told_to_wait()
 #[test]
 fn who_waits_for_markers_that_do_not_come_is_told_to_ask_again_soon() {
     // The disk takes a minute for what is written to the topic, and with it for the markers of what was committed. What
-    // begins the next transaction is a request of its own, or the first batch of it.
+    // begins the next transaction is a request of its own, or the first batch of it. Without a journal, which would
+    // commit markers and decisions alike.
     for (seed, is_v2) in [(30, false), (31, true)] {
         let world = World::new(seed, WorldOptions::default());
-        let mut node = TestNode::start(&world, &spec(1));
+        let mut node = TestNode::start(&world, &spec(1).set("ottla.journal.bytes", 0));
         let mut writer = Writer { is_v2, ..Writer::new() };
         writer.create(&mut node).expect("on");
         writer.coordinator(&mut node, 0, GROUP).expect("on");
