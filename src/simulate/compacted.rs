@@ -258,6 +258,8 @@ impl Compacted {
                 self.contact.shard = None;
                 Ok(false)
             }
+            // What waited for its acknowledgement when the topic went.
+            ErrorCode::UnknownTopicOrPartition if self.is_deleting => Ok(false),
             error if scene.excuses(error) => Ok(false),
             error => violated(Checker::Refusals, format!("{TOPIC}: {error:?}")),
         }
