@@ -151,7 +151,10 @@ impl Entry {
 /// Every entry of every whole group in the journals, old ones too: they change nothing.
 fn read_journals(data: &Path) -> Vec<Entry> {
     let mut entries = Vec::new();
-    for path in std::fs::read_dir(data.join("journal")).into_iter().flatten() {
+    let journals = std::fs::read_dir(data.join("journal")).into_iter().flatten();
+    let journals = journals.map(|dir| dir.expect("a directory entry").path());
+    let whole = journals.filter(|dir| dir.extension().is_none());
+    for path in whole.flat_map(|dir| std::fs::read_dir(dir).expect("a journal")) {
         let bytes = std::fs::read(path.expect("a directory entry").path()).expect("a readable journal");
         for at in (0..bytes.len()).step_by(4096).filter(|at| bytes[*at..].starts_with(b"ottla-j1")) {
             let group = &bytes[at..];

@@ -220,11 +220,11 @@ pub fn journal(bytes: &[u8]) {
     }
     for bytes in [bytes, &right] {
         let (world, mut io, _) = machine();
-        for dir in ["/data/topics/t-0", "/data/journal"] {
+        for dir in ["/data/topics/t-0", "/data/journal/0"] {
             world.create_dir_all(dir).expect("a disk");
         }
         world.write_file("/data/topics/t-0/00000000000000000000.log", &[0; 16 * KIB]).expect("a file");
-        world.write_file("/data/journal/0.journal", bytes).expect("a file");
+        world.write_file("/data/journal/0/0.journal", bytes).expect("a file");
         let _ = replay(&mut io, &Layout::new("/data"), |_| Some("/data/topics/t-0".into()));
     }
 }

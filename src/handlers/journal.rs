@@ -183,11 +183,8 @@ impl<I: Io> Broker<I> {
         }
     }
 
-    /// The files of the journal, if nothing in them is needed any more: for the end of a clean stop.
-    pub fn settled_journals(&self) -> Vec<std::path::PathBuf> {
-        match self.is_journal_settled() {
-            true => self.journal.journal.paths().cloned().collect(),
-            false => Vec::new(),
-        }
+    /// The directory of the journal, if nothing in it is needed any more: for the end of a clean stop.
+    pub fn settled_journal(&self) -> Option<std::path::PathBuf> {
+        self.journal.journal.dir().filter(|_| self.is_journal_settled()).cloned()
     }
 }

@@ -72,6 +72,7 @@ impl<I: Io> Broker<I> {
         self.is_stopping()
             && self.connections.is_empty()
             && !self.is_compacting()
+            && !self.journal.journal.is_busy()
             && self.partitions.iter().all(|p| is_closed(&p.log))
     }
 }

@@ -10,6 +10,7 @@ use crate::io::{Io, Op, OpenOptions, Outcome};
 use crate::model::id::ShardId;
 use crate::model::limits::{BLOCK_SIZE_BYTES, ENVELOPE_SIZE_BYTES_MAX};
 use crate::storage::checkpoint::{clean_stop_chunk_size, read_clean_stop_chunk};
+use crate::storage::journal;
 use crate::storage::layout::{Layout, parse_clean_stop_file};
 
 /// Runs one operation while completions of others, which nobody waits for any more, may come.
@@ -49,12 +50,10 @@ pub fn write(io: &mut impl Io, layout: &Layout, shard: ShardId, chunks: Vec<Vec<
     Ok(())
 }
 
-/// Removes journals in which nothing is needed any more. What stays is read once more by the next start.
-pub fn remove_journals(io: &mut impl Io, paths: Vec<std::path::PathBuf>) {
-    for path in paths {
-        if let Err(error) = run(io, Op::Remove { path: path.clone() }) {
-            tracing::warn!(path = %path.display(), %error, "a journal that is not needed any more was not removed");
-        }
+/// Removes a journal in which nothing is needed any more. What stays is read once more by the next start.
+pub fn remove_journal(io: &mut impl Io, layout: &Layout, dir: std::path::PathBuf) {
+    if let Err(error) = journal::replay::remove(layout, &[dir], &mut |op| run(io, op)) {
+        tracing::warn!(%error, "a journal that is not needed any more was not removed");
     }
 }
 

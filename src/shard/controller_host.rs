@@ -57,7 +57,7 @@ impl ControllerHost {
             }
             // What they held is in the segments.
             if !self.needs_journals
-                && let Err(error) = journal::replay::remove(io, &self.options.layout)
+                && let Err(error) = journal::replay::remove_all(&self.options.layout, &mut |op| io.run(op))
             {
                 panic!("the journals cannot be removed, so nothing may be appended: {error}");
             }

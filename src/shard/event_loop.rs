@@ -213,13 +213,15 @@ impl<I: Io> Shard<I> {
         if self.phase != Phase::Stopping || !is_controller_closed || !self.broker.is_stopped() {
             return;
         }
-        let journals = self.broker.settled_journals();
+        let journal = self.broker.settled_journal();
         let chunks = self.broker.clean_stop_chunks();
         let options = Arc::clone(&self.broker.options);
         if let Err(error) = clean_stop::write(&mut self.broker.io, &options.layout, self.broker.shard, chunks) {
             tracing::warn!(%error, "the clean-stop file was not written; the next start recovers instead");
         }
-        clean_stop::remove_journals(&mut self.broker.io, journals);
+        if let Some(dir) = journal {
+            clean_stop::remove_journal(&mut self.broker.io, &options.layout, dir);
+        }
         self.phase = Phase::Stopped;
     }
 }

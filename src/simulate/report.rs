@@ -4,7 +4,7 @@ use super::history::Told;
 use crate::base::coverage::Counts;
 
 /// The branches that a long simulation must go through again and again.
-pub const BRANCHES: [&str; 147] = [
+pub const BRANCHES: [&str; 148] = [
     "checkpoint: durable",
     "checkpoint: of a log that closes",
     "checkpoint: waits for its bytes",
@@ -83,6 +83,7 @@ pub const BRANCHES: [&str; 147] = [
     "journal: an old lap ends",
     "journal: fails",
     "journal: full, and the other file is not free",
+    "journal: journals are removed",
     "journal: no space for it",
     "journal: passes over a sealed segment",
     "journal: replays",

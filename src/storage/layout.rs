@@ -5,7 +5,7 @@
 //! DATA/meta.properties                               node id and shard count
 //! DATA/meta/__cluster_metadata-0/                    metadata log
 //! DATA/meta/                                         its snapshots, clean-stop.<part>
-//! DATA/journal/<shard>-<life>-<number>.journal       small commits that are not in their segments yet
+//! DATA/journal/<shard>-<life>/<number>.journal       small commits that are not in their segments yet
 //! DATA/topics/<topic>-<partition>/
 //!     partition.metadata                             Kafka's text: version and topic id
 //!     checkpoint

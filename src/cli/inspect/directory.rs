@@ -291,8 +291,11 @@ fn data_directory(layout: &Layout, as_json: bool, out: &mut Output) -> anyhow::R
             meta.join(" ")
         )?;
         if !journals.is_empty() {
-            let files = counted(journals.len() as u64, "file");
-            writeln!(out, "note: journal/ has {files}: the next start writes what they hold into the partitions")?;
+            let count = counted(journals.len() as u64, "journal");
+            writeln!(
+                out,
+                "note: there is {count} in journal/: the next start writes what it holds into the partitions"
+            )?;
         }
         for name in &strangers {
             writeln!(out, "note: topics/{name} is not ottla's")?;

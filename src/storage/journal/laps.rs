@@ -89,6 +89,8 @@ enum OpKind {
 struct Half {
     file: Option<File>,
     path: PathBuf,
+    /// The how-manieth file of the journal it is.
+    number: u32,
     prepared_bytes: u64,
     /// Where the next group goes.
     position: u64,
@@ -106,8 +108,8 @@ pub struct Journal {
     token_base: u64,
     pool: Pool,
     layout: Layout,
-    /// Names the files, before a number.
-    name: String,
+    /// Its directory.
+    dir: PathBuf,
     id: Uuid,
     file_count: u32,
     sequence: u64,
@@ -118,8 +120,8 @@ pub struct Journal {
     writing: Option<Writing>,
     /// Making a file, and which half's.
     job: Option<(usize, Job)>,
-    /// A step of space: whose, and up to where.
-    preparing: Option<(usize, u64)>,
+    /// A step of space: the number of the file, and up to where.
+    preparing: Option<(u32, u64)>,
     step_bytes: u64,
     rests_until: Monotonic,
     has_failed: bool,
@@ -142,7 +144,7 @@ struct Writing {
 }
 
 impl Journal {
-    /// A journal without files. `name` is the shard's; `id` must be another one in each life of the broker. The low
+    /// A journal without files. `name` is that of its directory and no other's; `id` must be another one in each life of the broker. The low
     /// bits of `token_base` must be zero.
     pub fn new(
         token_base: Token,
@@ -156,8 +158,8 @@ impl Journal {
             options,
             token_base: token_base.0,
             pool,
+            dir: layout.journal_dir().join(name),
             layout,
-            name,
             id,
             file_count: 0,
             sequence: 0,
@@ -191,11 +193,6 @@ impl Journal {
     /// True while an operation of it is under way.
     pub fn is_busy(&self) -> bool {
         self.writing.is_some() || self.preparing.is_some() || self.job.is_some()
-    }
-
-    /// Bytes of both files that groups may be written to.
-    pub fn prepared_bytes(&self) -> u64 {
-        self.halves.iter().map(|half| half.prepared_bytes).sum()
     }
 
     /// Whether a group of at most `size_bytes` can be written now. Where it cannot, what is missing is begun.
@@ -268,9 +265,11 @@ impl Journal {
                 return Some(Written { logs, is_durable });
             }
             kind if kind == OpKind::Prepare as u64 => {
-                let (half, up_to) = self.preparing.take().expect("a step completes once");
+                let (number, up_to) = self.preparing.take().expect("a step completes once");
+                let half = self.halves.iter_mut().find(|half| half.number == number);
                 match result {
-                    Ok(_) => self.halves[half].prepared_bytes = up_to,
+                    // A file that is kept has left meanwhile.
+                    Ok(_) => half.into_iter().for_each(|half| half.prepared_bytes = up_to),
                     Err(error) => self.rest("preparing space", &error, now),
                 }
             }
@@ -340,9 +339,9 @@ impl Journal {
         in_files.chain(self.unsettled.iter().copied()).chain(self.settling.iter().copied())
     }
 
-    /// The files, for their removal when everything is settled.
-    pub fn paths(&self) -> impl Iterator<Item = &PathBuf> {
-        self.halves.iter().filter(|half| half.file.is_some()).map(|half| &half.path)
+    /// Its directory, if there is one, for its [removal](super::replay::remove) when everything is settled.
+    pub fn dir(&self) -> Option<&PathBuf> {
+        (self.file_count > 0).then_some(&self.dir)
     }
 
     /// The numbers of the lap that a group belongs to, and of the other file's while it is needed.
@@ -402,7 +401,7 @@ impl Journal {
                 PrepareMode::Allocate | PrepareMode::None => Op::Allocate { file, offset, length_bytes },
             };
             io.submit(self.token(OpKind::Prepare), op);
-            self.preparing = Some((self.current, up_to));
+            self.preparing = Some((self.halves[self.current].number, up_to));
             self.step_bytes = (self.step_bytes * 2).min(STEP_SIZE_BYTES_MAX);
         }
     }
@@ -412,12 +411,16 @@ impl Journal {
         if self.job.is_some() {
             return;
         }
-        let dir = self.layout.journal_dir();
-        let path = dir.join(format!("{}-{}{}", self.name, self.file_count, super::replay::SUFFIX));
+        let (journals, dir) = (self.layout.journal_dir(), self.dir.clone());
+        let path = dir.join(format!("{}{}", self.file_count, super::replay::SUFFIX));
         self.file_count += 1;
         let options = OpenOptions { write: true, create: true, create_new: true, direct: true };
         let length_bytes = STEP_SIZE_BYTES_MIN.min(block_end(self.options.file_size_bytes));
-        let mut steps = VecDeque::from([Step::CreateDir(dir.clone()), Step::Open { path: path.clone(), options }]);
+        let mut steps = VecDeque::from([
+            Step::CreateDir(journals.clone()),
+            Step::CreateDir(dir.clone()),
+            Step::Open { path: path.clone(), options },
+        ]);
         match self.options.prepare {
             PrepareMode::Zeros => steps.push_back(Step::Zeros { offset: 0, length_bytes }),
             PrepareMode::Allocate | PrepareMode::None => {
@@ -425,10 +428,10 @@ impl Journal {
                 steps.push_back(Step::Sync);
             }
         }
-        steps.push_back(Step::SyncDir(dir));
-        steps.push_back(Step::SyncDir(self.layout.data_dir().to_owned()));
+        let parents = [dir, journals, self.layout.data_dir().to_owned()];
+        steps.extend(parents.map(Step::SyncDir));
         let half = &mut self.halves[self.current];
-        *half = Half { path, began: half.began, ..Half::default() };
+        *half = Half { path, number: self.file_count, began: half.began, ..Half::default() };
         self.job = Some((self.current, Job::new(JobKind::Next, None, steps)));
         self.go_on_making(io, Ok(Outcome::Done), Monotonic(0));
     }

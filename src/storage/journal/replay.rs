@@ -5,7 +5,8 @@
 //! 2. Each shard writes the entries of its own partitions into their active segments, synced. What belongs to another
 //!    segment than the active one was settled before that was made, and is passed over; so is what belongs to topics
 //!    that are gone. Groups that were settled long ago are written again as well: they change nothing.
-//! 3. When every shard has done so the files are [removed](remove), before anything is appended.
+//! 3. When every shard has done so the journals are [removed](remove), before anything is appended. A journal is a
+//!    directory: it is first renamed, which it is as a whole or not at all, and a part of one is never taken for one.
 //!
 //! Blocking, at start, where nothing else is under way. Cost: reading the journals twice, and writing what is in them.
 
@@ -29,6 +30,8 @@ use super::group::{self, GROUP_SIZE_BYTES_MAX, GroupHeader, HEADER_SIZE};
 
 /// How the names of journals end.
 pub(super) const SUFFIX: &str = ".journal";
+/// How the names of directories end that are being removed.
+const REMOVED: &str = ".removed";
 const BLOCK: u64 = BLOCK_SIZE_BYTES as u64;
 
 /// The journals cannot be read, or not all of what they held is there.
@@ -109,36 +112,74 @@ pub fn replay(
     Ok(replayed)
 }
 
-/// Removes all journals, durably. Everything in them is in the segments, or nobody's.
-pub fn remove(io: &mut impl Io, layout: &Layout) -> Result<(), JournalError> {
-    let paths = files(io, layout)?;
+/// Removes all journals, durably. Everything in them is in the segments, or nobody's. `run` runs one operation.
+pub fn remove_all(layout: &Layout, run: &mut impl FnMut(Op) -> io::Result<Outcome>) -> Result<(), JournalError> {
+    let dirs = list(&layout.journal_dir(), run)?;
+    remove(layout, &dirs, run)
+}
+
+/// Removes these directories of journals, durably. Those that cannot be removed as soon as they do not count any more
+/// are left to the next start.
+pub fn remove(
+    layout: &Layout,
+    dirs: &[PathBuf],
+    run: &mut impl FnMut(Op) -> io::Result<Outcome>,
+) -> Result<(), JournalError> {
+    if dirs.is_empty() {
+        return Ok(());
+    }
     let of = |path: &Path| {
         let path = path.to_owned();
         move |error| JournalError::Io { path, error }
     };
-    for path in &paths {
-        io.run(Op::Remove { path: path.clone() }).map_err(of(path))?;
+    let mut removed = Vec::new();
+    for dir in dirs {
+        let mut to = dir.clone();
+        if is_journal(dir) {
+            let mut name = dir.file_name().expect("it has a name").to_owned();
+            name.push(REMOVED);
+            to.set_file_name(name);
+            run(Op::Rename { from: dir.clone(), to: to.clone() }).map_err(of(dir))?;
+        }
+        removed.push(to);
     }
-    if !paths.is_empty() {
-        let dir = layout.journal_dir();
-        io.run(Op::SyncDir { path: dir.clone() }).map_err(of(&dir))?;
+    let parent = layout.journal_dir();
+    run(Op::SyncDir { path: parent.clone() }).map_err(of(&parent))?;
+    coverage::hit("journal: journals are removed");
+    for dir in removed {
+        for path in list(&dir, run)? {
+            run(Op::Remove { path: path.clone() }).map_err(of(&path))?;
+        }
+        run(Op::RemoveDir { path: dir.clone() }).map_err(of(&dir))?;
     }
     Ok(())
 }
 
+fn is_journal(dir: &Path) -> bool {
+    !dir.to_string_lossy().ends_with(REMOVED)
+}
+
 /// The journals' files, in order of their names.
 fn files(io: &mut impl Io, layout: &Layout) -> Result<Vec<PathBuf>, JournalError> {
-    let dir = layout.journal_dir();
-    let entries = match io.run(Op::List { path: dir.clone() }) {
-        Ok(Outcome::Listed(entries)) => entries,
+    let mut run = |op| io.run(op);
+    let mut files = Vec::new();
+    for dir in list(&layout.journal_dir(), &mut run)?.into_iter().filter(|dir| is_journal(dir)) {
+        files.extend(list(&dir, &mut run)?);
+    }
+    files.retain(|path| path.to_string_lossy().ends_with(SUFFIX));
+    Ok(files)
+}
+
+/// What is in a directory, in order of the names; nothing in one that is not there.
+fn list(dir: &Path, run: &mut impl FnMut(Op) -> io::Result<Outcome>) -> Result<Vec<PathBuf>, JournalError> {
+    let mut paths: Vec<PathBuf> = match run(Op::List { path: dir.to_owned() }) {
+        Ok(Outcome::Listed(entries)) => entries.into_iter().map(|entry| dir.join(entry.name)).collect(),
         Ok(other) => panic!("a listing completed with {other:?}"),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(JournalError::Io { path: dir, error }),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+        Err(error) => return Err(JournalError::Io { path: dir.to_owned(), error }),
     };
-    let mut names: Vec<String> = entries.into_iter().map(|entry| entry.name).collect();
-    names.retain(|name| name.ends_with(SUFFIX));
-    names.sort_unstable();
-    Ok(names.into_iter().map(|name| dir.join(name)).collect())
+    paths.sort_unstable();
+    Ok(paths)
 }
 
 /// The groups of one journal that were found.
