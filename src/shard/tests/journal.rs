@@ -97,8 +97,13 @@ fn records_of_a_partition_that_failed_are_written_from_the_journal_by_the_next_s
         }
         load.parts[0].is_refused = Some(ErrorCode::KafkaStorageError);
         assert!(load.run(&mut node, 100), "seed {seed}: the others go on, lap after lap");
-        world.kill_process();
-        drop(node);
+        if seed % 2 == 0 {
+            // A clean stop keeps them too. (Seed 95000341 of the simulator.)
+            assert!(node.stop());
+        } else {
+            world.kill_process();
+            drop(node);
+        }
         world.clear_faults();
         load.disconnect();
         let mut node = TestNode::start(&world, &spec(1, 24 * KIB));

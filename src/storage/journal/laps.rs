@@ -130,6 +130,8 @@ pub struct Journal {
     settling: Vec<(u64, Offset)>,
     /// Something in the lap before belongs to a log that is offline.
     is_kept: bool,
+    /// A file was left for the next start, and with it the directory.
+    has_kept: bool,
     /// The last sequence when the other file became free: no group has said so yet while it is still the last.
     freed_at: u64,
     /// Nothing, for groups that only say so.
@@ -174,6 +176,7 @@ impl Journal {
             unsettled: VecDeque::new(),
             settling: Vec::new(),
             is_kept: false,
+            has_kept: false,
             freed_at: 0,
             nothing: Group::default(),
             spare: Vec::new(),
@@ -310,6 +313,7 @@ impl Journal {
                 coverage::hit("journal: a file is kept");
                 tracing::warn!(path = %other.path.display(), "kept for the next start: it has records of partitions that are offline");
                 *other = Half::default();
+                self.has_kept = true;
             }
             // Free: its groups are needed no more.
             other.lap = 0;
@@ -339,9 +343,10 @@ impl Journal {
         in_files.chain(self.unsettled.iter().copied()).chain(self.settling.iter().copied())
     }
 
-    /// Its directory, if there is one, for its [removal](super::replay::remove) when everything is settled.
+    /// Its directory, if there is one and no file in it is kept, for its [removal](super::replay::remove) when everything
+    /// is settled.
     pub fn dir(&self) -> Option<&PathBuf> {
-        (self.file_count > 0).then_some(&self.dir)
+        (self.file_count > 0 && !self.has_kept).then_some(&self.dir)
     }
 
     /// The numbers of the lap that a group belongs to, and of the other file's while it is needed.

@@ -10,7 +10,7 @@
 //! | [`group`] | what one write holds: gathered, encoded, read back |
 //! | [`laps`] | two files that take turns: space, writes, and what must reach the segments before one is overwritten |
 //! | `journaled` | what a log gives to the journal and gets back from it |
-//! | [`replay`] | at start: what the journals hold reaches the segments |
+//! | [`mod@replay`] | at start: what the journals hold reaches the segments |
 //!
 //! Why it is safe
 //! - A group holds whole batches, with the place in the segment where they belong. In one life of the broker a place
