@@ -11,7 +11,7 @@ use super::broker::Broker;
 use super::cold_reads::CommitBegan;
 use super::token;
 use crate::io::{Completion, Io, Token};
-use crate::storage::{Group, Journal, Settled, State};
+use crate::storage::{Group, Journal, Settled};
 
 /// The shard's journal and who waits for it.
 pub struct JournalHost {
@@ -148,7 +148,7 @@ impl<I: Io> Broker<I> {
             let parts = token::parts(Token(log));
             let Some(partition) = partitions.current(parts.index, parts.generation) else { return Settled::Yes };
             match &mut partition.log {
-                log if log.state() == State::Deleted || log.settled_offset() >= end => Settled::Yes,
+                log if log.is_settled(end) => Settled::Yes,
                 log if log.offline().is_some() => Settled::Never,
                 log => {
                     begun.push((parts.index, log.settle(io, end)));
@@ -166,9 +166,8 @@ impl<I: Io> Broker<I> {
     pub fn is_journal_settled(&self) -> bool {
         self.journal.journal.open_entries().all(|(log, end)| {
             let parts = token::parts(Token(log));
-            self.partitions.look(parts.index, parts.generation).is_none_or(|partition| {
-                partition.log.state() == State::Deleted || partition.log.settled_offset() >= end
-            })
+            let partition = self.partitions.look(parts.index, parts.generation);
+            partition.is_none_or(|partition| partition.log.is_settled(end))
         })
     }
 

@@ -9,8 +9,10 @@ FIGURES = [  # key, heading, decimals
     ("requests_per_second", "requests/s", 0), ("mib_per_second", "MiB/s", 0), ("p50_us", "p50 us", 0),
     ("p99_us", "p99 us", 0), ("p999_us", "p99.9 us", 0), ("cpu_seconds_per_million_requests", "CPU s/M requests", 2),
     ("cpu_seconds_per_gib", "CPU s/GiB", 3), ("machine_cpu_seconds_per_million_requests", "machine CPU s/M", 2),
-    ("disk_writes_per_request", "disk writes/request", 3), ("new_files", "new files", 0)]
+    ("disk_writes_per_request", "disk writes/request", 3), ("new_files", "new files", 0),
+    ("reader_mib_per_second", "readers' MiB/s", 0)]
 RATE, CPU = ("requests_per_second", "mib_per_second"), ("cpu_seconds_per_million_requests", "cpu_seconds_per_gib")
+P99 = ("p99_us",)
 
 
 def names(rows, key):
@@ -48,14 +50,14 @@ def markdown(d):
         of = [r for r in rows if r["workload"] == workload]
         shown = [f for f in FIGURES if any(r.get(f[0]) is not None for r in of)]
         variants = names(of, "variant")
-        out += [f"## {workload}", "", "| variant | " + " | ".join(f[1] for f in shown) + " | rate ratio | CPU ratio |",
-                "|---" * (len(shown) + 3) + "|"]
+        out += [f"## {workload}", "", "| variant | " + " | ".join(f[1] for f in shown) + " | rate ratio | CPU ratio | p99 ratio |",
+                "|---" * (len(shown) + 4) + "|"]
         for variant in variants:
             cells = []
             for key, _, decimals in shown:
                 found = list(values(of, workload, variant, key).values())
                 cells.append(f"{statistics.median(found):,.{decimals}f}" if found else "")
-            cells += [ratio_text(ratios(of, workload, variant, variants[0], keys)) for keys in (RATE, CPU)]
+            cells += [ratio_text(ratios(of, workload, variant, variants[0], keys)) for keys in (RATE, CPU, P99)]
             out.append(f"| {variant} | " + " | ".join(cells) + " |")
         out.append("")
     for variant, why in d["skipped"].items():

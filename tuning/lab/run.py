@@ -15,10 +15,10 @@ TUNING = HERE.parent
 WARM_MS = 700
 UNITS = {"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 KEYS = {"question", "note", "broker_cpus", "client_cpu", "serve", "set", "topic", "workload", "variant"}
-KINDS = ("produce", "consume", "tail")
+KINDS = ("produce", "consume", "tail", "beside")
 WORKLOAD_KEYS = {"name", "kind", "connections", "in_flight", "batch", "partitions", "acks", "rate", "segments",
-                 "segment_mib", "consumers", "fill_mib", "chunk", "cold"}
-VARIANT_KEYS = {"name", "serve", "set", "topic", "broker_cpus", "write_iops_max", "workload"}
+                 "segment_mib", "consumers", "fill_mib", "chunk", "cold", "warm_ms", "bare"}
+VARIANT_KEYS = {"name", "serve", "set", "topic", "broker_cpus", "write_iops_max", "workload", "bare"}
 
 
 def size(text):
@@ -128,10 +128,13 @@ class Broker:
         self.process = subprocess.Popen(["taskset", "-c", cpus, *self.command], stdin=subprocess.DEVNULL)
         if self.limit:
             self.limit.hold(self.process.pid)
+        self.wait_until_ready()
+
+    def wait_until_ready(self):
         for _ in range(300):
             if self.process.poll() is not None:
                 raise Skip(f"the broker ended with exit code {self.process.returncode}")
-            ready = subprocess.run([lab.ottla, "topic", "list", "--bootstrap", self.address, "--timeout", "1"],
+            ready = subprocess.run([self.lab.ottla, "topic", "list", "--bootstrap", self.address, "--timeout", "1"],
                                    stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
             if ready.returncode == 0:
                 return
@@ -149,19 +152,29 @@ class Broker:
         if self.limit:
             self.limit.end()
 
-    def bench(self, arguments):
+    def begin_bench(self, arguments):
         command = [self.lab.ottla, "bench", *arguments, "--bootstrap", self.address,
                    "--cpu", self.lab.experiment["client_cpu"], "--pid", self.process.pid, "--json"]
-        done = subprocess.run(list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=600)
-        if done.returncode:
-            raise Skip(f"ottla bench {arguments[0]} failed: {done.stderr.strip().splitlines()[-1:]}")
-        return json.loads(done.stdout)
+        return subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    def end_bench(self, process):
+        out, error = process.communicate(timeout=600)
+        if process.returncode:
+            raise Skip(f"ottla bench {process.args[2]} failed: {error.strip().splitlines()[-1:]}")
+        return json.loads(out)
+
+    def bench(self, arguments):
+        process = self.begin_bench(arguments)
+        try:
+            return self.end_bench(process)
+        finally:
+            process.kill()
 
     def produce(self, topic, w, ms, configs):
         command = ["produce", "--topic", topic, "--partitions", w.get("partitions", 1),
                    "--connections", w.get("connections", 4), "--in-flight", w.get("in_flight", 4),
                    "--batch-bytes", size(w.get("batch", "64KiB")), "--acks", w.get("acks", "all"),
-                   "--warm-up-ms", self.lab.warm_ms, "--duration-ms", ms]
+                   "--warm-up-ms", self.lab.warm_up_ms(w), "--duration-ms", ms]
         command += ["--rate", w["rate"]] if "rate" in w else []
         for key, value in configs.items():
             command += ["--config", f"{key}={value}"]
@@ -177,9 +190,14 @@ class Broker:
 
     def measure(self, w, round_number):
         w = {**w, **self.variant.get("workload", {})}
-        if w["kind"] == "consume":
-            return self.measure_consume(w)
-        return self.measure_tail(w, round_number) if w["kind"] == "tail" else self.measure_produce(w, round_number)
+        match w["kind"]:
+            case "consume":
+                return self.measure_consume(w)
+            case "tail":
+                return self.measure_tail(w, round_number)
+            case "beside":
+                return self.measure_beside(w, round_number)
+        return self.measure_produce(w, round_number)
 
     def measure_produce(self, w, round_number):
         kind, partitions = w.get("segments", "reused"), w.get("partitions", 1)
@@ -221,27 +239,60 @@ class Broker:
                 return self.lab.set_filled(self.data, topic)
         raise Skip("the segments are never reused")
 
-    def measure_consume(self, w):
-        """From the start to the end, once if the page cache is to be cold, else again and again."""
+    def fill_sealed(self, w):
+        """A topic to be read from its start."""
         partitions, fill = w.get("partitions", 2), self.lab.fill_mib(w) << 20
         segment = min(256 << 20, max(fill // partitions // 4, 1 << 20))
-        topic = f"sealed-{partitions}-{fill >> 20}"
+        segment = w["segment_mib"] << 20 if "segment_mib" in w and not self.lab.smoke else segment
+        topic = f"sealed-{partitions}-{fill >> 20}-{segment >> 20}"
         if not self.lab.filled(self.data, topic):
             filler, written = {"partitions": partitions, "connections": 4, "in_flight": 4, "batch": "64KiB"}, 0
             while written < fill:
                 d = self.produce(topic, filler, self.lab.fill_ms, {**self.topic, "segment.bytes": segment})
                 written += d["requests_total"] * (64 << 10)
             self.lab.set_filled(self.data, topic)
-        chunk = size(w.get("chunk", "1MiB"))
-        command = ["consume", "--topic", topic, "--from", "start", "--consumers", w.get("consumers", partitions),
-                   "--partition-max-bytes", chunk, "--max-bytes", chunk]
         if w.get("cold"):
             self.evict(topic)
+        return topic
+
+    def consume(self, w, topic):
+        chunk, partitions = size(w.get("chunk", "1MiB")), w.get("partitions", 2)
+        return ["consume", "--topic", topic, "--from", "start", "--consumers", w.get("consumers", partitions),
+                "--partition-max-bytes", chunk, "--max-bytes", chunk]
+
+    def measure_consume(self, w):
+        """From the start to the end, once if the page cache is to be cold, else again and again."""
+        command = self.consume(w, self.fill_sealed(w))
+        if w.get("cold"):
             d = self.bench([*command, "--max-wait-ms", 0, "--warm-up-ms", 0, "--duration-ms", 120_000])
         else:
             d = self.bench([*command, "--repeat", "--warm-up-ms", self.lab.warm_ms, "--duration-ms", self.lab.ms])
         return {"mib_per_second": d["mib_per_second"], "p50_us": d["p50_us"], "p99_us": d["p99_us"],
                 "p999_us": d["p999_us"], "cpu_seconds_per_gib": d["broker_cpu_seconds_per_gib"]}
+
+    def measure_beside(self, w, round_number):
+        """A producer with a fixed rate, or none, beside readers from the start of another topic, or none: latencies and
+        CPU are the producer's (CPU with what the readers take), the readers have a rate of their own."""
+        found, reader = {}, None
+        if w.get("consumers", 0):
+            ms = self.lab.ms + self.lab.warm_ms
+            reader = self.begin_bench([*self.consume(w, self.fill_sealed(w)), "--max-wait-ms", 0, "--warm-up-ms", 0,
+                                       "--duration-ms", ms, *([] if w.get("cold") else ["--repeat"])])
+        try:
+            if w.get("rate", 0):
+                topic = f"beside-{round_number}"
+                d = self.produce(topic, {**w, "partitions": 4}, self.lab.ms, {**self.topic, "segment.bytes": 256 << 20})
+                found = {"requests_per_second": d["requests_per_second"], "p50_us": d["p50_us"], "p99_us": d["p99_us"],
+                         "p999_us": d["p999_us"],
+                         "cpu_seconds_per_million_requests": d["broker_cpu_seconds_per_million_requests"]}
+                subprocess.run([self.lab.ottla, "topic", "delete", topic, "--bootstrap", self.address], check=True,
+                               stdout=subprocess.DEVNULL)
+            if reader:
+                found["reader_mib_per_second"] = self.end_bench(reader)["mib_per_second"]
+        finally:
+            if reader:
+                reader.kill()
+        return found
 
     def measure_tail(self, w, round_number):
         """Readers at the end behind a producer with a fixed rate: the figures are the readers', CPU counts the bytes of
@@ -261,11 +312,47 @@ class Broker:
                 "p999_us": tail["p999_us"], "cpu_seconds_per_gib": d["broker_cpu_seconds_per_gib"]}
 
     def evict(self, topic):
-        """Drops the page cache of its segments."""
         for path in (self.data / "topics").glob(f"{topic}-*/*.log"):
-            descriptor = os.open(path, os.O_RDONLY)
-            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
-            os.close(descriptor)
+            evict(path)
+
+
+def evict(path):
+    """Drops its page cache."""
+    descriptor = os.open(path, os.O_RDONLY)
+    os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+    os.close(descriptor)
+
+
+class Bare(Broker):
+    """A server that does next to nothing, `ottla bench sink`, in the broker's place: one for each workload, with the
+    flags that it names for it."""
+
+    def __init__(self, lab, variant):
+        self.lab, self.variant, self.limit, self.topic, self.process = lab, variant, None, {}, None
+        self.data = lab.directory_of("bare")
+        self.data.mkdir(exist_ok=True)
+        self.command = ["ottla", "bench", *(["-"] * 4), "sink"]
+
+    def measure(self, w, round_number):
+        self.address, self.file = f"127.0.0.1:{self.lab.next_port(1)}", self.data / "fetched"
+        command = [self.lab.ottla, "bench", "sink", "--listen", self.address, "--partitions", w.get("partitions", 2),
+                   "--cpu", self.lab.experiment["broker_cpus"], "--fetch-bytes", self.lab.fill_mib(w) << 20,
+                   *(self.file if flag == "FILE" else flag for flag in w["bare"])]
+        self.process = subprocess.Popen(list(map(str, command)), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        try:
+            self.wait_until_ready()
+            return super().measure(w, round_number)
+        finally:
+            self.stop()
+
+    def fill_sealed(self, w):
+        if w.get("cold"):
+            evict(self.file)
+        return "any"
+
+    def stop(self):
+        if self.process:
+            super().stop()
 
 
 class Lab:
@@ -286,6 +373,9 @@ class Lab:
 
     def next_port(self, shards):
         return [next(self.ports) for _ in range(shards)][0]
+
+    def warm_up_ms(self, w):
+        return self.warm_ms if self.smoke else w.get("warm_ms", self.warm_ms)
 
     def segment_bytes(self, w):
         return (1 if self.smoke else w.get("segment_mib", 1000)) << 20
@@ -347,7 +437,7 @@ def main():
                     continue
                 try:
                     live = None
-                    live = Broker(lab, variant)
+                    live = (Bare if variant.get("bare") else Broker)(lab, variant)
                     commands[variant["name"]] = " ".join(["ottla", *live.command[1:2], *live.command[6:]])
                     for w in e["workload"]:
                         row = {"variant": variant["name"], "workload": w["name"], "round": r, **live.measure(w, r)}

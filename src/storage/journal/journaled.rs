@@ -80,9 +80,9 @@ impl Log {
         self.take_events()
     }
 
-    /// Everything below is durable in the segments themselves: no journal is needed for it.
-    pub fn settled_offset(&self) -> Offset {
-        self.settled.offset
+    /// What is below `offset` is durable in the segments themselves, or nobody's: no journal is needed for it.
+    pub fn is_settled(&self, offset: Offset) -> bool {
+        self.state == State::Deleted || self.settled.offset >= offset
     }
 
     /// Starts to write into the segment what is below `offset` and not there yet.

@@ -88,7 +88,6 @@ enum OpKind {
 #[derive(Default)]
 struct Half {
     file: Option<File>,
-    path: PathBuf,
     /// The how-manieth file of the journal it is.
     number: u32,
     prepared_bytes: u64,
@@ -146,8 +145,8 @@ struct Writing {
 }
 
 impl Journal {
-    /// A journal without files. `name` is that of its directory and no other's; `id` must be another one in each life of the broker. The low
-    /// bits of `token_base` must be zero.
+    /// A journal without files. `name` is that of its directory and no other's; `id` must be another one in each life
+    /// of the broker. The low bits of `token_base` must be zero.
     pub fn new(
         token_base: Token,
         layout: Layout,
@@ -311,7 +310,10 @@ impl Journal {
             let other = &mut self.halves[1 - self.current];
             if std::mem::take(&mut self.is_kept) {
                 coverage::hit("journal: a file is kept");
-                tracing::warn!(path = %other.path.display(), "kept for the next start: it has records of partitions that are offline");
+                tracing::warn!(
+                    dir = %self.dir.display(),
+                    "a journal is kept for the next start: it has records of partitions that are offline"
+                );
                 *other = Half::default();
                 self.has_kept = true;
             }
@@ -424,7 +426,7 @@ impl Journal {
         let mut steps = VecDeque::from([
             Step::CreateDir(journals.clone()),
             Step::CreateDir(dir.clone()),
-            Step::Open { path: path.clone(), options },
+            Step::Open { path, options },
         ]);
         match self.options.prepare {
             PrepareMode::Zeros => steps.push_back(Step::Zeros { offset: 0, length_bytes }),
@@ -436,7 +438,7 @@ impl Journal {
         let parents = [dir, journals, self.layout.data_dir().to_owned()];
         steps.extend(parents.map(Step::SyncDir));
         let half = &mut self.halves[self.current];
-        *half = Half { path, number: self.file_count, began: half.began, ..Half::default() };
+        *half = Half { number: self.file_count, began: half.began, ..Half::default() };
         self.job = Some((self.current, Job::new(JobKind::Next, None, steps)));
         self.go_on_making(io, Ok(Outcome::Done), Monotonic(0));
     }
