@@ -5,7 +5,8 @@ use crate::base::units::KIB;
 use crate::io::Io;
 use crate::model::limits::{
     COLD_FRAME_SIZE_BYTES_MAX, COMMITTED_OFFSETS_SIZE_BYTES_MAX, CONNECTION_REQUEST_COUNT_MAX,
-    COORDINATOR_QUEUE_SIZE_BYTES_MAX, SESSIONS_PARTITION_COUNT_MAX, SHARD_GROUPS_SIZE_BYTES_MAX,
+    COORDINATOR_QUEUE_SIZE_BYTES_MAX, OPEN_TRANSACTION_COUNT_MAX, SESSIONS_PARTITION_COUNT_MAX,
+    SHARD_GROUPS_SIZE_BYTES_MAX,
 };
 use crate::storage::State;
 
@@ -92,6 +93,12 @@ impl<I: Io> Broker<I> {
                 self.coordinator.queued_size_bytes(),
                 COORDINATOR_QUEUE_SIZE_BYTES_MAX + COLD_FRAME_SIZE_BYTES_MAX,
             ),
+            Bound {
+                what: "questions to coordinators",
+                used: self.questions.open_count() as u64,
+                max: self.partitions.iter().count() as u64 * OPEN_TRANSACTION_COUNT_MAX as u64
+                    + connection_count * CONNECTION_REQUEST_COUNT_MAX as u64,
+            },
             bound("bytes of offsets", self.coordinator.offsets_size_bytes(), COMMITTED_OFFSETS_SIZE_BYTES_MAX),
             bound("bytes of groups", self.coordinator.groups_size_bytes(), SHARD_GROUPS_SIZE_BYTES_MAX),
         ]

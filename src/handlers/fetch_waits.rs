@@ -94,8 +94,8 @@ impl<I: Io> Broker<I> {
     /// Looks at one wait anew and runs its task if there is enough. False if the wait is over.
     fn goes_on_waiting(&mut self, FetchWait { index, generation, part }: FetchWait) -> bool {
         match self.fetch_tasks.waiting(index, generation) {
-            // One that waits for room needs no more data.
-            Some(task) if task.room_until.is_none() => {}
+            // One that waits for room needs no more data, nor does one that waits for the disk: what it has read stays.
+            Some(task) if task.room_until.is_none() && !task.waits_for_disk => {}
             _ => return false,
         }
         let mut task = self.fetch_tasks.take(index, generation).expect("it waits");

@@ -168,7 +168,7 @@ impl<I: Io> Broker<I> {
         };
         let partition = self.partitions.get_mut(slot);
         // Whoever asked before this cannot rely on the answer any more.
-        partition.verifications.remove(&producer.0);
+        partition.forget_verifications(producer.0);
         if let Err(error) = partition.log.check_marker(producer.0, producer.1, marker) {
             return self.marker_settled(part, Err(errors::of_producer(&error)));
         }
@@ -192,7 +192,7 @@ impl<I: Io> Broker<I> {
                 true => Err(AppendError::NotReady),
                 false => partition.log.append(&mut self.io, &mut batch, &header, now),
             };
-            partition.verifications.remove(&producer.0);
+            partition.forget_verifications(producer.0);
             self.mark_dirty(slot);
             match appended {
                 Ok(appended) => {

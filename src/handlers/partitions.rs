@@ -12,6 +12,7 @@ use super::metadata::is_internal;
 use super::produce::AckWait;
 use super::verify::Verification;
 use crate::base::time::Monotonic;
+use crate::coordinator::transaction::event::Producer;
 use crate::io::Io;
 use crate::model::configs::{AckAfter, TopicConfig};
 use crate::model::id::{ProducerId, TopicIdPartition};
@@ -33,7 +34,7 @@ pub struct Partition {
     /// Produce requests that wait for the high watermark, in order of their offsets.
     pub acks: VecDeque<AckWait>,
     /// What coordinators say about transactions that are to begin here.
-    pub verifications: BTreeMap<ProducerId, Verification>,
+    pub verifications: BTreeMap<Producer, Verification>,
     /// Fetches that wait for more.
     pub fetch_waits: Vec<FetchWait>,
     /// Connections whose Produce waits for room.
@@ -54,6 +55,11 @@ pub struct Partition {
 }
 
 impl Partition {
+    /// What a coordinator said of the producer before is not true any more.
+    pub fn forget_verifications(&mut self, producer: ProducerId) {
+        self.verifications.retain(|(id, _), _| *id != producer);
+    }
+
     /// A partition that nobody waits for.
     pub fn new(id: TopicIdPartition, topic: Arc<str>, config: Arc<TopicConfig>, log: Log) -> Partition {
         Partition {

@@ -7,9 +7,10 @@
 //!    waits at the coordinator: its client would have to, and longer.
 //! 2. The answer is kept in the partition until the batch comes again. A marker of the producer drops it: what was true
 //!    before the end of the transaction is not any more; and an answer to a question that was dropped is not looked at.
-//! 3. Of a producer that the partition does not know the first batch may have any sequence. So where one was refused
+//! 3. What is known is known of a producer in one epoch: one that was fenced and its successor may ask at the same time.
+//! 4. Of a producer that the partition does not know the first batch may have any sequence. So where one was refused
 //!    none that follows it is taken before it: clients send several at a time.
-//! 4. A TxnOffsetCommit waits in the same way.
+//! 5. A TxnOffsetCommit waits in the same way.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -23,7 +24,7 @@ use crate::base::time::Monotonic;
 use crate::coordinator::transaction::event::Producer;
 use crate::coordinator::transaction::metadata::Partitions;
 use crate::io::Io;
-use crate::model::id::{PartitionIndex, ProducerEpoch, Sequence, ShardId, TopicIdPartition};
+use crate::model::id::{PartitionIndex, Sequence, ShardId, TopicIdPartition};
 use crate::model::limits::OPEN_TRANSACTION_COUNT_MAX;
 use crate::protocol::error::ErrorCode;
 
@@ -70,7 +71,6 @@ pub(super) enum Asked {
 /// What is known of a producer's transaction in a partition.
 #[derive(Clone, Copy, Debug)]
 pub struct Verification {
-    epoch: ProducerEpoch,
     /// The question's number; `None`: nothing was asked since the last one was answered with an error.
     number: Option<u64>,
     result: Option<Result<(), ErrorCode>>,
@@ -94,16 +94,16 @@ impl<I: Io> Broker<I> {
             return Some(Ok(()));
         }
         let partition = self.partitions.get_mut(slot);
-        let known = partition.verifications.get(&producer.0).filter(|known| known.epoch == producer.1);
+        let known = partition.verifications.get(&producer);
         let (number, refused) = known.map_or((None, None), |known| (known.number, known.refused));
         if refused.is_some_and(|refused| sequence > refused) && partition.log.producers().get(producer.0).is_none() {
             return Some(Err(ErrorCode::OutOfOrderSequenceNumber));
         }
-        if number.is_none() {
-            self.ask_for(slot, transactional_id, producer, refused, adds);
+        if number.is_none() && !self.ask_for(slot, transactional_id, producer, refused, adds) {
+            return Some(Err(ErrorCode::NotEnoughReplicas));
         }
         let partition = self.partitions.get_mut(slot);
-        let known = partition.verifications.get_mut(&producer.0)?;
+        let known = partition.verifications.get_mut(&producer)?;
         let result = known.result?;
         if result.is_err() {
             // The next attempt asks again.
@@ -123,6 +123,7 @@ impl<I: Io> Broker<I> {
         }))
     }
 
+    /// False: as many as may be are being asked for the partition.
     fn ask_for(
         &mut self,
         slot: u32,
@@ -130,15 +131,18 @@ impl<I: Io> Broker<I> {
         producer: Producer,
         refused: Option<Sequence>,
         adds: bool,
-    ) {
+    ) -> bool {
         let number = self.questions.asked + 1;
         let partition = self.partitions.get_mut(slot);
         if partition.verifications.len() >= OPEN_TRANSACTION_COUNT_MAX {
-            // Left by clients that have gone.
-            partition.verifications.clear();
+            // Left by clients that have gone, unless an answer is on its way.
+            partition.verifications.retain(|_, known| known.number.is_some() && known.result.is_none());
+            if partition.verifications.len() >= OPEN_TRANSACTION_COUNT_MAX {
+                return false;
+            }
         }
-        let verification = Verification { epoch: producer.1, number: Some(number), result: None, refused };
-        partition.verifications.insert(producer.0, verification);
+        let verification = Verification { number: Some(number), result: None, refused };
+        partition.verifications.insert(producer, verification);
         let question = Question {
             transactional_id: transactional_id.into(),
             producer,
@@ -151,6 +155,7 @@ impl<I: Io> Broker<I> {
         };
         let id = partition.id;
         self.ask_transaction(question, Asked::Produce(id, producer));
+        true
     }
 
     /// Asks a transaction's coordinator; the answer may come at once.
@@ -213,7 +218,7 @@ impl<I: Io> Broker<I> {
             Some(Asked::Produce(id, producer)) => {
                 let Some(slot) = self.partitions.find(id) else { return };
                 let partition = self.partitions.get_mut(slot);
-                if let Some(known) = partition.verifications.get_mut(&producer.0)
+                if let Some(known) = partition.verifications.get_mut(&producer)
                     && known.number == Some(number)
                 {
                     known.result = Some(result);
@@ -242,4 +247,11 @@ pub struct Questions {
     asked: u64,
     /// By the time when they are due.
     late: VecDeque<(Monotonic, Question)>,
+}
+
+impl Questions {
+    /// Questions that are not answered yet.
+    pub fn open_count(&self) -> usize {
+        self.open.len()
+    }
 }

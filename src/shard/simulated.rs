@@ -38,6 +38,8 @@ pub const DATA: &str = "/data";
 const WAIT_MAX: Duration = Duration::from_secs(120);
 /// How long a shard of a disorderly node that has something to do may be left out at a time.
 const LEFT_OUT_MAX: Duration = Duration::from_millis(10);
+/// Some shard always has something to do for so many rounds: then they go round in circles.
+const BUSY_ROUNDS_MAX: u32 = 200_000;
 /// The greatest answer that clients of a simulation ask for, and a batch.
 const ANSWER_SIZE_BYTES_MAX: u64 = 2 * MIB as u64;
 
@@ -113,6 +115,8 @@ pub struct SimNode {
     is_disorderly: bool,
     /// A shard that gets no turn until then: its thread was preempted, and its mail and completions pile up.
     stalled: Option<(usize, Monotonic)>,
+    /// Rounds since nobody had anything to do.
+    busy_rounds: u32,
 }
 
 /// Runs a part of the node. What it does after the power is cut, panic included, has never happened.
@@ -213,7 +217,17 @@ impl SimNode {
         }
         let is_disorderly = spec.is_disorderly;
         let (world, stalled) = (world.clone(), None);
-        Some(Ok(SimNode { world, shards, addresses, recovered, mailboxes, rng, is_disorderly, stalled }))
+        Some(Ok(SimNode {
+            world,
+            shards,
+            addresses,
+            recovered,
+            mailboxes,
+            rng,
+            is_disorderly,
+            stalled,
+            busy_rounds: 0,
+        }))
     }
 
     /// What every shard holds, beside the most that it may.
@@ -254,14 +268,14 @@ impl SimNode {
                 return false;
             }
         }
-        let has_turns = |(at, _): &(usize, &Shard<SimIo>)| stalled != Some(*at);
-        let mut turning = self.shards.iter().enumerate().filter(has_turns);
-        let is_ready = turning.any(|(_, shard)| shard.broker().io.is_ready());
+        let has_turns = |(at, shard): &(usize, &Shard<SimIo>)| stalled != Some(*at) && shard.phase() != Phase::Stopped;
+        let running = self.shards.iter().enumerate().filter(has_turns).map(|(_, shard)| shard);
+        let is_ready = running.clone().any(|shard| shard.broker().io.is_ready());
+        self.busy_rounds = if is_ready { self.busy_rounds + 1 } else { 0 };
+        assert!(self.busy_rounds < BUSY_ROUNDS_MAX, "seed {}: shards keep each other busy for ever", self.world.seed());
         if is_ready && !(self.is_disorderly && self.rng.chance(1, 2)) {
             return true;
         }
-        let turning = self.shards.iter().enumerate().filter(has_turns);
-        let running = turning.map(|(_, shard)| shard).filter(|shard| shard.phase() != Phase::Stopped);
         let others = self.world.next_event_at().into_iter().chain(limit).chain(self.stalled.map(|(_, until)| until));
         let left_out = is_ready.then_some(now + LEFT_OUT_MAX);
         let next = running.map(Shard::next_turn_at).chain(others).chain(left_out).min();

@@ -182,6 +182,46 @@ fn a_fetch_tells_the_high_watermark_that_its_records_were_read_under() {
 }
 
 #[test]
+fn what_a_fetch_has_read_stays_if_its_topic_is_deleted_while_it_waits_for_the_disk() {
+    // Other readers have all places at the disk. A long poll has waited long enough, has the records of one topic, and
+    // needs the disk for the other; then the first topic is deleted.
+    // (Found by the simulator: its records were dropped, but counted, so that nothing of the other was given either.)
+    for seed in 0..5 {
+        let world = World::new(seed, WorldOptions::default());
+        let mut spec = Spec::new(1);
+        spec.tail_size_bytes = 64 * 1024;
+        let mut node = TestNode::start(&world, &spec);
+        let mut writer = Client::connect(&node, 0);
+        let (first, second) = (writer.create(&mut node, "a", 1, &[]), writer.create(&mut node, "b", 1, &[]));
+        for _ in 0..40 {
+            let bytes = batch(world.now().wall, None, &[&[b'x'; 4_000]]);
+            assert_eq!(writer.produce(&mut node, second, 0, bytes).error_code, 0);
+        }
+        world.inject(Rule::new(OpKind::Read, Fault::Delay(Duration::from_secs(2))).path("/b-0/").times(40));
+        let mut others: Vec<Client> = (0..40).map(|_| Client::connect(&node, 0)).collect();
+        others.iter_mut().for_each(|other| other.send(FETCH_BY_ID, &fetch_request(second, 0, 20)));
+        node.run_for(Duration::from_millis(100));
+
+        let bytes = batch(world.now().wall, None, &[&[b'y'; 1_000]]);
+        assert_eq!(writer.produce(&mut node, first, 0, bytes).error_code, 0);
+        let mut request = fetch_request(first, 0, 0).with_max_wait_ms(300).with_min_bytes(10_000);
+        request.topics.extend(fetch_request(second, 0, 10).topics);
+        request.topics[1].partitions[0].partition_max_bytes = 100;
+        let mut reader = Client::connect(&node, 0);
+        reader.send(FETCH_BY_ID, &request);
+        node.run_for(Duration::from_millis(100));
+        let waits = node.shards[0].broker().counters.cold_waits;
+        node.run_for(Duration::from_millis(300));
+        assert!(node.shards[0].broker().counters.cold_waits > waits, "seed {seed}: it should wait for the disk");
+        assert_eq!(writer.try_delete(&mut node, "a"), Some(ErrorCode::None));
+        let response = reader.receive::<FetchRequest>(&mut node, FETCH_BY_ID).expect("answered");
+        let data = &response.responses[0].partitions[0];
+        let size = data.records.as_ref().map_or(0, |records| records.len());
+        assert!(data.error_code == 0 && size > 1_000, "seed {seed}: {response:?}");
+    }
+}
+
+#[test]
 fn an_offset_by_time_is_found_although_the_segment_that_was_looked_into_is_freed_meanwhile() {
     // Every look at a sealed segment waits for the disk while retention frees the oldest ones. (Found by the simulator:
     // the lookup went on at the old place in another segment, or with a file that was gone, and was refused.)

@@ -98,6 +98,15 @@ impl Writer {
         Some(())
     }
 
+    /// The broker of each partition.
+    fn leaders(&self, node: &mut TestNode) -> Vec<i32> {
+        let metadata = Client::connect(node, 0).metadata(node).expect("on");
+        let topic = metadata.topics.iter().find(|topic| topic.name.as_ref().is_some_and(|name| &***name == "t"));
+        let mut partitions = topic.expect("known").partitions.clone();
+        partitions.sort_by_key(|partition| partition.partition_index);
+        partitions.iter().map(|partition| partition.leader_id.0).collect()
+    }
+
     fn link(&mut self, node: &TestNode, id: i32) -> &mut Client {
         self.links.entry(id).or_insert_with(|| Client::connect(node, id as usize - 1))
     }
@@ -476,13 +485,7 @@ fn a_transaction_that_comes_into_many_partitions_at_once_is_never_told_to_wait()
     writer.create(&mut node).expect("on");
     writer.coordinator(&mut node, 0, GROUP).expect("on");
     writer.init(&mut node).expect("on");
-    let leaders: Vec<i32> = {
-        let metadata = Client::connect(&node, 0).metadata(&mut node).expect("on");
-        let topic = metadata.topics.iter().find(|topic| topic.name.as_ref().is_some_and(|name| &***name == "t"));
-        let mut partitions = topic.expect("known").partitions.clone();
-        partitions.sort_by_key(|partition| partition.partition_index);
-        partitions.iter().map(|partition| partition.leader_id.0).collect()
-    };
+    let leaders = writer.leaders(&mut node);
     for round in 0..20 {
         let (id, epoch) = writer.producer.expect("initialized");
         for (index, leader) in (0..).zip(&leaders) {
@@ -618,6 +621,47 @@ fn a_batch_does_not_overtake_one_that_was_refused_before_it() {
     assert_eq!(send(&mut node, ID, 1), [ErrorCode::OutOfOrderSequenceNumber]);
     assert_eq!(send(&mut node, ID, 0), [ErrorCode::None]);
     assert_eq!(send(&mut node, ID, 1), [ErrorCode::None]);
+}
+
+#[test]
+fn a_fenced_producer_and_its_successor_that_ask_at_the_same_time_are_both_answered() {
+    // Both hold a batch for the same partition whose first one it would be, in epochs of their own, while the
+    // transaction's coordinator is asked; its shard is another one for at least one of the partitions.
+    let world = World::new(43, WorldOptions::default());
+    let mut node = TestNode::start(&world, &spec(3));
+    let mut writer = Writer { is_v2: true, ..Writer::new() };
+    writer.create(&mut node).expect("on");
+    writer.coordinator(&mut node, 0, GROUP).expect("on");
+    writer.init(&mut node).expect("on");
+    let old = writer.producer.expect("initialized");
+    writer.init(&mut node).expect("on");
+    let new = writer.producer.expect("initialized");
+    assert!(old.0 == new.0 && old.1 < new.1, "{old:?} {new:?}");
+    for (index, leader) in (0..).zip(writer.leaders(&mut node)) {
+        let mut clients = [old, new, old, new].map(|(id, epoch)| {
+            let builder = BatchBuilder::new(Codec::None).producer(id, epoch, Sequence(0));
+            let mut builder = builder.transactional();
+            builder.push(world.now().wall, None, Some(b"x"), &[]);
+            let mut request = produce_request(writer.topic.expect("created"), index, builder.build());
+            request.transactional_id = Some(TransactionalId(text(ID)));
+            let mut client = Client::connect(&node, leader as usize - 1);
+            client.send(PRODUCE_BY_ID, &request);
+            client
+        });
+        let until = world.now().monotonic + Duration::from_secs(1);
+        node.run_until(|node| {
+            for bound in node.bounds() {
+                assert!(bound.used <= bound.max, "partition {index}: {bound:?}");
+            }
+            world.now().monotonic >= until
+        });
+        let codes = clients.each_mut().map(|client| {
+            let response = client.receive::<ProduceRequest>(&mut node, PRODUCE_BY_ID).expect("on");
+            ErrorCode::from_code(partition_of(response).error_code).expect("a known code")
+        });
+        let (fenced, none) = (ErrorCode::InvalidProducerEpoch, ErrorCode::None);
+        assert_eq!(codes, [fenced, none, fenced, none], "partition {index}");
+    }
 }
 
 #[test]
