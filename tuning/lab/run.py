@@ -17,7 +17,7 @@ UNITS = {"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 KEYS = {"question", "note", "broker_cpus", "client_cpu", "serve", "set", "topic", "workload", "variant"}
 KINDS = ("produce", "consume", "tail", "beside")
 WORKLOAD_KEYS = {"name", "kind", "connections", "in_flight", "batch", "partitions", "acks", "rate", "segments",
-                 "segment_mib", "consumers", "fill_mib", "chunk", "cold", "warm_ms", "bare"}
+                 "segment_mib", "consumers", "fill_mib", "chunk", "cold", "warm_ms", "bare", "refill"}
 VARIANT_KEYS = {"name", "serve", "set", "topic", "broker_cpus", "write_iops_max", "workload", "bare"}
 
 
@@ -244,12 +244,17 @@ class Broker:
         partitions, fill = w.get("partitions", 2), self.lab.fill_mib(w) << 20
         segment = min(256 << 20, max(fill // partitions // 4, 1 << 20))
         segment = w["segment_mib"] << 20 if "segment_mib" in w and not self.lab.smoke else segment
-        topic = f"sealed-{partitions}-{fill >> 20}-{segment >> 20}"
+        topic = f"sealed-{partitions}-{fill >> 20}-{segment >> 20}" + (f"-{self.process.pid}" if w.get("refill") else "")
         if not self.lab.filled(self.data, topic):
-            filler, written = {"partitions": partitions, "connections": 4, "in_flight": 4, "batch": "64KiB"}, 0
+            # A little at a time, so that it is not much more than what is wanted.
+            filler, written = {"partitions": partitions, "connections": 4, "in_flight": 4, "batch": "64KiB", "warm_ms": 0}, 0
             while written < fill:
-                d = self.produce(topic, filler, self.lab.fill_ms, {**self.topic, "segment.bytes": segment})
+                ms = min(self.lab.fill_ms, max(50, (fill - written) // (1 << 20)))
+                d = self.produce(topic, filler, ms, {**self.topic, "segment.bytes": segment})
                 written += d["requests_total"] * (64 << 10)
+            if not w.get("cold"):
+                # What was written past the page cache is brought into it.
+                self.bench([*self.consume(w, topic), "--max-wait-ms", 0, "--warm-up-ms", 0, "--duration-ms", 120_000])
             self.lab.set_filled(self.data, topic)
         if w.get("cold"):
             self.evict(topic)
