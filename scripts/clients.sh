@@ -101,7 +101,7 @@ can_kcat() { have kcat; }
 run_kcat() { bounded "$here/kcat.sh" "$@"; }
 can_rdkafka() { have cargo cc make; }
 build_rdkafka() { cargo build --locked --quiet --example client-rdkafka; }
-run_rdkafka() { bounded "$target/debug/examples/client-rdkafka" "$@"; }
+run_rdkafka() { bounded env RUST_BACKTRACE=0 "$target/debug/examples/client-rdkafka" "$@"; }
 can_confluent() { python; }
 run_confluent() { bounded "$kept/python/bin/python" "$here/python/confluent.py" "$@"; }
 can_kafka-python() { python; }

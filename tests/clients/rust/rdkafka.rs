@@ -85,8 +85,10 @@ impl ProducerContext for Own {
 
 impl ConsumerContext for Own {
     fn post_rebalance(&self, consumer: &BaseConsumer<Own>, _: &Rebalance<'_>) {
-        if self.is_member {
-            let assignment = consumer.assignment().expect("an assignment");
+        // A client that is being closed cannot be asked any more.
+        if self.is_member
+            && let Ok(assignment) = consumer.assignment()
+        {
             let all: BTreeSet<i32> = assignment.elements().iter().map(|element| element.partition()).collect();
             println!("assigned\t{}", all.iter().map(i32::to_string).collect::<Vec<_>>().join(","));
         }
