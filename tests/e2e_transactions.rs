@@ -301,7 +301,7 @@ fn what_a_transaction_costs() {
         values.sort_by(f64::total_cmp);
         values[values.len() / 2]
     };
-    for (request_count, round_count) in [(1, 100), (10, 30), (100, 5)] {
+    for (request_count, round_count) in [(1, 100), (10, 10), (100, 2)] {
         let run = |is_transactional: bool, number: usize| {
             let producers: Vec<Transactional> = (0..PRODUCER_COUNT)
                 .map(|at| match is_transactional {
