@@ -15,7 +15,7 @@
 //! | [`protocol`] | frame, API table, header, guarded decode, encode, hot produce and fetch, error codes | I/O; `unsafe` |
 //! | [`io`] | the `Io` trait, operations, buffers, the ring and the simulated world | offsets, APIs |
 //! | [`net`] | connection, response queue, send chain, admission | which API a frame is |
-//! | [`storage`] | log, segment, appender, reader, indexes, recovery, retention, compaction, layout | wire versions, error codes, cores |
+//! | [`storage`] | log, journal, segment, appender, reader, indexes, recovery, retention, compaction, layout | wire versions, error codes, cores |
 //! | [`coordinator`] | groups, committed offsets and their records: pure | the log, connections, clocks |
 //! | [`controller`] | metadata image, records, apply, placement, topics, snapshot | sockets, wire versions |
 //! | [`handlers`] | one file per API or family, waiters; the only place where wire types meet the domain | rings |
