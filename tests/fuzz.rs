@@ -1,17 +1,19 @@
 //! Seeded smoke runs of the fuzzers: golden frames and other sound bytes, changed at random, into every entrance of
 //! outside bytes. No panic, no hang, no memory beyond the entrance's bound.
 //!
-//! The functions are those of the `cargo fuzz` targets in `fuzz/`. `OTTLA_FUZZ_SECONDS` sets how long each entrance is
-//! tried (a moment by default), `OTTLA_FUZZ_SEED` where the changes begin, `OTTLA_FUZZ_ONLY` which entrance.
+//! The functions are those of the `cargo fuzz` targets in `fuzz/`. `OTTLA_FUZZ_SECONDS` sets how many
+//! seconds of processor time each entrance gets (a moment by default), `OTTLA_FUZZ_SEED` where the changes begin,
+//! `OTTLA_FUZZ_ONLY` which entrance.
 
 #![allow(unsafe_code)] // A counting allocator cannot be written without.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use entrances::{ENTRANCES, Entrance, examples};
+use nix::time::{ClockId, clock_gettime};
 
 #[path = "../fuzz/src/entrances.rs"]
 mod entrances;
@@ -155,13 +157,18 @@ fn golden(name: &str) -> Vec<Vec<u8>> {
     frames
 }
 
+/// Of this thread, so that a run beside others is as long as one alone.
+fn processor_time() -> Duration {
+    clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).expect("a clock that every Linux has").into()
+}
+
 fn try_entrance(entrance: &Entrance, seed: u64, time: Duration) -> u64 {
     let sound = [golden(entrance.name), examples(entrance.name)].concat();
     assert!(!sound.is_empty(), "{} has nothing to begin with", entrance.name);
     let mut random = Random(seed);
-    let started = Instant::now();
+    let started = processor_time();
     let mut number = 0;
-    while number < INPUT_COUNT_MIN || started.elapsed() < time {
+    while number < INPUT_COUNT_MIN || processor_time() - started < time {
         let mut bytes = sound[number as usize % sound.len()].clone();
         if number >= sound.len() as u64 {
             change(&mut bytes, &mut random);
@@ -169,9 +176,9 @@ fn try_entrance(entrance: &Entrance, seed: u64, time: Duration) -> u64 {
         let who = format!("{}, seed {seed}, input {number}", entrance.name);
         let before = USED.get();
         PEAK.set(before);
-        let entered = Instant::now();
+        let entered = processor_time();
         let result = std::panic::catch_unwind(|| (entrance.enter)(&bytes));
-        let (took, peak) = (entered.elapsed(), PEAK.get() - before);
+        let (took, peak) = (processor_time() - entered, PEAK.get() - before);
         assert!(result.is_ok(), "{who}: a panic at {bytes:02x?}");
         assert!(took < INPUT_TIME_MAX, "{who}: {took:?} for {bytes:02x?}");
         let bound = entrance.memory_bytes_max + 16 * bytes.len();
