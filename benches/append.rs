@@ -1,6 +1,11 @@
 //! Append and group commit of one log on the simulated world: what the log itself costs, with a disk of memory.
 
-use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+mod harness;
+
+use std::time::{Duration, Instant};
+
+use criterion::Throughput;
+use harness::Subject;
 use ottla::base::rng::Rng;
 use ottla::base::time::Timestamp;
 use ottla::base::units::MIB;
@@ -13,7 +18,8 @@ use ottla::storage::{AppendError, FileCache, Identity, Log, LogOptions, Resource
 
 /// Batches of a turn, which share a commit.
 const GROUP_COUNT: usize = 16;
-const TURN_COUNT: usize = 64;
+/// After so many the disk, which is memory, is begun anew.
+const TURN_COUNT: usize = 1024;
 
 struct Bench {
     world: World,
@@ -83,20 +89,25 @@ impl Bench {
     }
 }
 
-fn append(c: &mut Criterion) {
-    let mut group = c.benchmark_group("append and commit");
-    group.sample_size(10);
-    for size in [256, 4096] {
-        group.throughput(Throughput::Elements((GROUP_COUNT * TURN_COUNT) as u64));
-        group.bench_function(BenchmarkId::from_parameter(size), |b| {
-            b.iter_batched_ref(
-                || Bench::new(size),
-                |bench| (0..TURN_COUNT).for_each(|_| bench.append(GROUP_COUNT)),
-                BatchSize::PerIteration,
-            );
-        });
-    }
+fn append(size_bytes: usize) -> Subject {
+    let name = format!("{GROUP_COUNT} of {size_bytes} bytes");
+    let mut bench = Bench::new(size_bytes);
+    let mut turn_count = 0;
+    Subject::timed("append and commit", name, Throughput::Elements(GROUP_COUNT as u64), move |count| {
+        let mut took = Duration::ZERO;
+        for _ in 0..count {
+            turn_count += 1;
+            if turn_count % TURN_COUNT == 0 {
+                bench = Bench::new(size_bytes);
+            }
+            let started = Instant::now();
+            bench.append(GROUP_COUNT);
+            took += started.elapsed();
+        }
+        took
+    })
 }
 
-criterion_group!(benches, append);
-criterion_main!(benches);
+fn main() {
+    harness::main(vec![append(256), append(4096)]);
+}

@@ -1,9 +1,12 @@
 //! The way of a Produce request in a shard, without its I/O: walk, validation with CRC-32C, stamping, the answer.
 
+mod harness;
+
 use std::hint::black_box;
 
 use bytes::Bytes;
-use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use criterion::Throughput;
+use harness::Subject;
 use kafka_protocol::messages::ProduceRequest as Message;
 use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use ottla::base::rng::Rng;
@@ -35,63 +38,61 @@ fn frame(partition_count: i32) -> Vec<u8> {
     frame.split_off(4)
 }
 
-fn walk(c: &mut Criterion) {
-    let mut group = c.benchmark_group("produce walk");
-    for partition_count in [1, 100] {
-        let frame = frame(partition_count);
-        group.throughput(Throughput::Elements(partition_count as u64));
-        group.bench_with_input(BenchmarkId::from_parameter(partition_count), &frame, |b, frame| {
-            b.iter(|| {
-                let header = header::parse(black_box(frame)).expect("a header");
-                let request = ProduceRequest::parse(frame, header.body_offset, VERSION).expect("a request");
-                let mut steps = request.steps();
-                let mut size = 0;
-                while let Some(step) = steps.next(frame) {
-                    if let ProduceStep::Partition { records: Some(records), .. } = step {
-                        size += records.len();
-                    }
-                }
-                size
-            });
-        });
-    }
+fn walk(partition_count: i32) -> Subject {
+    let frame = frame(partition_count);
+    let throughput = Throughput::Elements(partition_count as u64);
+    Subject::new("produce walk", partition_count, throughput, move || {
+        let header = header::parse(black_box(&frame)).expect("a header");
+        let request = ProduceRequest::parse(&frame, header.body_offset, VERSION).expect("a request");
+        let mut steps = request.steps();
+        let mut size = 0;
+        while let Some(step) = steps.next(&frame) {
+            if let ProduceStep::Partition { records: Some(records), .. } = step {
+                size += records.len();
+            }
+        }
+        size
+    })
 }
 
-fn check(c: &mut Criterion) {
-    let mut group = c.benchmark_group("batch validate");
-    for size in SIZES {
-        let batch = batch(size, 0);
-        group.throughput(Throughput::Bytes(size as u64));
-        group.bench_with_input(BenchmarkId::from_parameter(size), &batch, |b, batch| {
-            b.iter(|| validate(black_box(batch)).expect("it is sound"));
-        });
-    }
+fn check(size: usize) -> Subject {
+    let batch = batch(size, 0);
+    Subject::new("batch validate", size, Throughput::Bytes(size as u64), move || {
+        validate(black_box(&batch)).expect("it is sound")
+    })
+}
+
+fn check_records() -> Subject {
     let batch = batch(65536, 100);
     let header = validate(&batch).expect("it is sound");
-    group.throughput(Throughput::Elements(header.record_count as u64));
-    group.bench_function("records of 100 bytes", |b| {
-        b.iter(|| validate_records(&header, black_box(&batch), 1 << 20, false).expect("they are sound"));
-    });
+    let throughput = Throughput::Elements(header.record_count as u64);
+    Subject::new("batch validate", "records of 100 bytes", throughput, move || {
+        validate_records(&header, black_box(&batch), 1 << 20, false).expect("they are sound")
+    })
 }
 
-fn stamping(c: &mut Criterion) {
+fn stamping() -> Subject {
     let mut batch = batch(256, 0);
-    c.bench_function("batch stamp", |b| b.iter(|| stamp(black_box(&mut batch), Offset(7), LeaderEpoch(3))));
+    Subject::new("produce", "stamp", Throughput::Elements(1), move || {
+        stamp(black_box(&mut batch), Offset(7), LeaderEpoch(3))
+    })
 }
 
-fn answer(c: &mut Criterion) {
+fn answer() -> Subject {
     let mut out = Vec::with_capacity(1024);
-    c.bench_function("produce answer", |b| {
-        b.iter(|| {
-            out.clear();
-            let mut encoder = ProduceResponseEncoder::begin(&mut out, VERSION, 1, 1);
-            encoder.topic(Topic::Id(TopicId(uuid::Uuid::from_u128(7))), 1);
-            encoder.partition(&ProducePartitionResponse::appended(PartitionIndex(0), Offset(9), Offset(0)));
-            encoder.finish(0, &[]);
-            out.len()
-        });
-    });
+    Subject::new("produce", "answer", Throughput::Elements(1), move || {
+        out.clear();
+        let mut encoder = ProduceResponseEncoder::begin(&mut out, VERSION, 1, 1);
+        encoder.topic(Topic::Id(TopicId(uuid::Uuid::from_u128(7))), 1);
+        encoder.partition(&ProducePartitionResponse::appended(PartitionIndex(0), Offset(9), Offset(0)));
+        encoder.finish(0, &[]);
+        out.len()
+    })
 }
 
-criterion_group!(benches, walk, check, stamping, answer);
-criterion_main!(benches);
+fn main() {
+    let mut subjects = vec![walk(1), walk(100), stamping(), answer()];
+    subjects.extend(SIZES.map(check));
+    subjects.push(check_records());
+    harness::main(subjects);
+}

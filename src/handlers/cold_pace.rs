@@ -1,9 +1,10 @@
 //! How much may be read from disk at a time beside appends: wide where nobody notices, narrow where writes get slow.
 //!
 //! A commit that no read from disk met tells what writes of its size take on this disk; one that did is compared with
-//! that. Where such commits take clearly longer, fewer reads are let in and smaller ones, step by step; where they do
-//! not, or nothing is written any more, more again. The narrowest step is one read at a time, which gives a single
-//! reader that is far behind nearly what it has alone; the width is what many of them share.
+//! that. Beside commits the pace begins at its narrowest: one read at a time, which gives a single reader that is far
+//! behind nearly what it has alone. Where commits do not mind, more and larger reads are let in, step by step, which is
+//! what many readers share; where they take clearly longer, fewer again. A step that turned out too wide is tried again
+//! after twice the time, since each trial costs those who write. Where nothing is written the pace is at its widest.
 //!
 //! Pure: times come in, a pace goes out. It must not know partitions or connections.
 
@@ -29,13 +30,16 @@ const PACES: [Pace; 4] = [
     Pace { count_max: 2, size_bytes_max: MIB / 4 },
     Pace { count_max: 1, size_bytes_max: 256 * KIB },
 ];
+const NARROWEST: usize = PACES.len() - 1;
 /// From this ratio on commits beside reads are slow.
 const RATIO_SLOW: f32 = 1.4;
 /// Below this one they are not.
 const RATIO_FAST: f32 = 1.15;
-/// The least time between two steps down, and between two steps up.
+/// The least time between two steps down.
 const NARROW_EVERY: Duration = Duration::from_millis(10);
-const WIDEN_EVERY: Duration = Duration::from_millis(200);
+/// The least time until the next step up: at first, and after many that were too wide.
+const WIDEN_AFTER_MIN: Duration = Duration::from_secs(4);
+const WIDEN_AFTER_MAX: Duration = Duration::from_secs(64);
 /// Without a commit for so long nobody is disturbed.
 const IDLE_AFTER: Duration = Duration::from_secs(1);
 /// The weight of a new commit in what quiet ones take, and in how much longer the others do.
@@ -62,6 +66,9 @@ pub(super) struct ColdPace {
     ratio: f32,
     step: usize,
     changed_at: Monotonic,
+    widen_after: Duration,
+    /// The last step was one up.
+    is_on_trial: bool,
     committed_at: Monotonic,
 }
 
@@ -70,8 +77,10 @@ impl Default for ColdPace {
         ColdPace {
             quiet: [Quiet::default(); CLASS_COUNT],
             ratio: 1.0,
-            step: 0,
+            step: NARROWEST,
             changed_at: Monotonic::default(),
+            widen_after: WIDEN_AFTER_MIN,
+            is_on_trial: false,
             committed_at: Monotonic::default(),
         }
     }
@@ -81,6 +90,15 @@ impl ColdPace {
     /// How much may be read now.
     pub fn pace(&self, now: Monotonic) -> Pace {
         PACES[if now.since(self.committed_at) > IDLE_AFTER { 0 } else { self.step }]
+    }
+
+    /// A commit begins: whoever reads makes room for it.
+    pub fn commit_begins(&mut self, now: Monotonic) {
+        if now.since(self.committed_at) > IDLE_AFTER {
+            let quiet = self.quiet;
+            *self = ColdPace { quiet, changed_at: now, ..ColdPace::default() };
+        }
+        self.committed_at = now;
     }
 
     /// A commit of `size_bytes` took so long. `is_quiet`: nothing was read from disk meanwhile. True if that made the
@@ -93,9 +111,6 @@ impl ColdPace {
         took: Duration,
         is_quiet: bool,
     ) -> bool {
-        if now.since(self.committed_at) > IDLE_AFTER {
-            (self.ratio, self.step) = (1.0, 0);
-        }
         self.committed_at = now;
         let took_ns = took.as_nanos() as f32;
         let quiet = &mut self.quiet[class_of(size_bytes, is_synced)];
@@ -109,15 +124,21 @@ impl ColdPace {
         let ratio = if quiet.count < QUIET_COUNT_MIN { 2.0 } else { took_ns / quiet.took_ns.max(1.0) };
         self.ratio += (ratio.min(RATIO_MAX) - self.ratio) * RATIO_WEIGHT;
         let since = now.since(self.changed_at);
-        if self.ratio > RATIO_SLOW && self.step + 1 < PACES.len() && since >= NARROW_EVERY {
+        if self.ratio > RATIO_SLOW && self.step < NARROWEST && since >= NARROW_EVERY {
             self.step += 1;
+            if std::mem::take(&mut self.is_on_trial) {
+                self.widen_after = (2 * self.widen_after).min(WIDEN_AFTER_MAX);
+            }
             self.changed_at = now;
             // What is known is of the pace before.
             self.ratio = 1.0;
             return true;
         }
-        if self.ratio < RATIO_FAST && self.step > 0 && since >= WIDEN_EVERY {
+        if self.ratio < RATIO_FAST && self.step > 0 && since >= self.widen_after {
             self.step -= 1;
+            if std::mem::replace(&mut self.is_on_trial, true) {
+                self.widen_after = (self.widen_after / 2).max(WIDEN_AFTER_MIN);
+            }
             self.changed_at = now;
         }
         false
@@ -147,27 +168,38 @@ mod tests {
     }
 
     #[test]
-    fn reads_are_narrowed_until_writes_are_as_fast_as_they_may_be_and_widened_again() {
-        // Each read adds a sixth of a quiet commit: four are too many, two are borne.
+    fn the_pace_is_as_wide_as_writes_bear_and_what_was_too_wide_is_tried_less_and_less() {
+        // Two reads at a time are borne, four are too many.
         let (mut pace, mut now) = (ColdPace::default(), Monotonic(0) + us(1));
         run(&mut pace, &mut now, 100, true, |_| 300);
-        assert_eq!(pace.pace(now), PACES[0]);
-        run(&mut pace, &mut now, 2_000, false, |count| 300 + 50 * count as u64);
+        assert_eq!(pace.pace(now).count_max, 1, "as long as nobody knows");
+        let mut wide_ms = [0; 4];
+        for round in &mut wide_ms {
+            for _ in 0..60_000 {
+                run(&mut pace, &mut now, 1, false, |count| if count > 2 { 600 } else { 310 });
+                *round += u32::from(pace.pace(now).count_max > 2);
+            }
+        }
         assert_eq!(pace.pace(now).count_max, 2);
-        run(&mut pace, &mut now, 2_000, false, |_| 310);
+        assert!(wide_ms[0] < 600, "one in a hundred: {wide_ms:?}");
+        assert!((1..100).contains(&wide_ms[3]), "{wide_ms:?}");
+        run(&mut pace, &mut now, 200_000, false, |_| 310);
         assert_eq!(pace.pace(now), PACES[0], "the disk has become better");
         // Never less than one.
         run(&mut pace, &mut now, 2_000, false, |_| 3_000);
         assert_eq!(pace.pace(now).count_max, 1);
-        // A second without commits.
-        assert_eq!(pace.pace(now + us(1_500_000)), PACES[0]);
+        // A second without commits, and the next one.
+        now = now + us(1_500_000);
+        assert_eq!(pace.pace(now), PACES[0]);
+        pace.commit_begins(now);
+        assert_eq!(pace.pace(now).count_max, 1);
     }
 
     #[test]
     fn commits_are_compared_with_their_like() {
         // Large and unsynced commits take longer and shorter than small ones: nobody is slowed by that.
         let (mut pace, mut now) = (ColdPace::default(), Monotonic(0) + us(1));
-        for round in 0..1_000 {
+        for round in 0..20_000 {
             for (size, is_synced, took) in [(4_096, true, 200), (1 << 20, true, 2_000), (4_096, false, 50)] {
                 now = now + us(300);
                 pace.commit_took(now, size, is_synced, us(took), round < 20);
@@ -180,11 +212,11 @@ mod tests {
     fn one_outlier_changes_nothing_and_what_is_unknown_is_spared() {
         let (mut pace, mut now) = (ColdPace::default(), Monotonic(0) + us(1));
         run(&mut pace, &mut now, 100, true, |_| 300);
-        run(&mut pace, &mut now, 100, false, |_| 300);
+        run(&mut pace, &mut now, 20_000, false, |_| 300);
         assert!(!pace.commit_took(now + us(10), 16_384, true, us(100_000), false));
         assert_eq!(pace.pace(now), PACES[0]);
         let mut unknown = ColdPace::default();
-        run(&mut unknown, &mut now, 100, false, |_| 300);
+        run(&mut unknown, &mut now, 20_000, false, |_| 300);
         assert_eq!(unknown.pace(now).count_max, 1);
     }
 }

@@ -160,7 +160,8 @@ impl<I: Io> Broker<I> {
     }
 
     /// A commit of so many bytes that begins now.
-    pub(super) fn begin_commit(&self, size_bytes: u64) -> CommitBegan {
+    pub(super) fn begin_commit(&mut self, size_bytes: u64) -> CommitBegan {
+        self.cold_reads.pace.commit_begins(self.now.monotonic);
         let is_quiet = self.cold_reads.reading_count == 0 && self.io.transfer_count() == 0;
         CommitBegan { at: self.now.monotonic, size_bytes, is_quiet, activity_count: self.cold_reads.activity_count }
     }

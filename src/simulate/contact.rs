@@ -115,9 +115,7 @@ impl<Q> Contact<Q> {
     pub fn is_absent(&mut self, error: ErrorCode, scene: &Scene<'_>, who: &dyn Display) -> Result<(), Violation> {
         self.shard = None;
         let absent_for = scene.now.since(*self.absent_since.get_or_insert(scene.now));
-        let excuses = scene.excuses;
-        let is_excused = excuses.storage || excuses.full || excuses.corrupt || excuses.slow || excuses.network;
-        match absent_for > ABSENCE_TIME_MAX && !is_excused {
+        match absent_for > ABSENCE_TIME_MAX && !scene.excuses_absence() {
             true => violated(Checker::Refusals, format!("{who}: {error:?} for {absent_for:?}")),
             false => Ok(()),
         }

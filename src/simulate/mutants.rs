@@ -79,7 +79,7 @@ const fn rare(name: &'static str, what: &'static str, aim: Aim, seed_count_max: 
 }
 
 /// All of them.
-pub const ALL: [Mutant; 55] = [
+pub const ALL: [Mutant; 57] = [
     mutant("skip_sync", "commits are not synced", Aim::Crashes, 10),
     rare(
         "skip_two_step",
@@ -164,6 +164,13 @@ pub const ALL: [Mutant; 55] = [
     mutant("read_undecided", "readers of committed records read what is not decided", Aim::Transactions, 10),
     mutant("end_halves_differently", "a transaction's partitions get different markers", Aim::Transactions, 10),
     mutant("markers_go_early", "compaction drops a marker before its records", Aim::Transactions, 60),
+    mutant("count_offsets_at_once", "offsets of a transaction count before it is decided", Aim::Transactions, 10),
+    mutant(
+        "forget_undecided_offsets",
+        "a start forgets offsets of transactions that are not decided",
+        Aim::Transactions,
+        60,
+    ),
     mutant("journal_without_sync", "the journal's writes are not synced", Aim::Journal(1024, &[]), 10),
     mutant("forget_journal", "a start passes over the journals", Aim::Journal(1024, &[]), 10),
     mutant(

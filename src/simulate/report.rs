@@ -4,7 +4,7 @@ use super::history::Told;
 use crate::base::coverage::Counts;
 
 /// The branches that a long simulation must go through again and again.
-pub const BRANCHES: [&str; 148] = [
+pub const BRANCHES: [&str; 150] = [
     "checkpoint: durable",
     "checkpoint: of a log that closes",
     "checkpoint: waits for its bytes",
@@ -149,7 +149,9 @@ pub const BRANCHES: [&str; 148] = [
     "tombstone is gone",
     "transaction: a partition is compared",
     "transaction: a record is passed over",
+    "transaction: a stable offset is read",
     "transaction: aborted",
+    "transaction: an offset is unstable",
     "transaction: committed",
     "transaction: fenced",
     "transaction: given up",

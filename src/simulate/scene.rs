@@ -110,6 +110,12 @@ impl Scene<'_> {
         }
     }
 
+    /// True if the faults of this life may keep a part of the broker away for long.
+    pub fn excuses_absence(&self) -> bool {
+        let Excuses { storage, full, corrupt, network, slow, clock: _ } = self.excuses;
+        storage || full || corrupt || network || slow
+    }
+
     /// True if the faults of this life are a reason for `error`.
     pub fn excuses(&self, error: ErrorCode) -> bool {
         match error {

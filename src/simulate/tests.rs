@@ -140,7 +140,8 @@ fn every_branch_that_is_listed_exists() {
         "simulate/history.rs",
         "simulate/chaos.rs",
         "simulate/compacted.rs",
-        "simulate/transactor.rs",
+        "simulate/transactor/mod.rs",
+        "simulate/transactor/producer.rs",
     ] {
         text += &std::fs::read_to_string(source.join(file)).expect("a source");
     }

@@ -355,6 +355,9 @@ class Bare(Broker):
             evict(self.file)
         return "any"
 
+    def fill_reused(self, *_):
+        """Its file is written before it listens."""
+
     def stop(self):
         if self.process:
             super().stop()

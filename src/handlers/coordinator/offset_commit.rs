@@ -12,6 +12,7 @@ use kafka_protocol::messages::{OffsetCommitRequest, OffsetCommitResponse, TopicN
 
 use super::Place;
 use super::append::{Batch, Continuation};
+use crate::base::mutant;
 use crate::base::time::Timestamp;
 use crate::controller::image::TopicImage;
 use crate::coordinator::offsets::CommittedOffset;
@@ -205,10 +206,10 @@ impl<I: Io> Broker<I> {
                 }
                 let (topic, partition) = (&change.topic, change.partition);
                 match transaction {
-                    Some((producer, _)) => {
+                    Some((producer, _)) if !mutant::is_on("count_offsets_at_once") => {
                         hosted.transactional.put(producer, group, topic, partition, change.committed);
                     }
-                    None => {
+                    _ => {
                         hosted.transactional.supersede(group, topic, partition);
                         hosted.offsets.put(group, topic, partition, change.committed);
                     }
