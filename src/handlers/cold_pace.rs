@@ -21,15 +21,22 @@ pub(super) struct Pace {
     pub count_max: usize,
     /// What one read may return, but for its first batch.
     pub size_bytes_max: usize,
+    /// Of transfers the same, without which the kernel reads ahead as much as it likes.
+    pub transfer_bytes_max: Option<usize>,
 }
 
 /// The steps, from the widest. Eight of 1 MiB is where the disks that were measured have no more to give.
 const PACES: [Pace; 4] = [
-    Pace { count_max: 8, size_bytes_max: MIB },
-    Pace { count_max: 4, size_bytes_max: MIB / 2 },
-    Pace { count_max: 2, size_bytes_max: MIB / 4 },
-    Pace { count_max: 1, size_bytes_max: 256 * KIB },
+    Pace { count_max: 8, size_bytes_max: MIB, transfer_bytes_max: None },
+    narrow(4, MIB / 2),
+    narrow(2, 256 * KIB),
+    narrow(1, 256 * KIB),
 ];
+
+const fn narrow(count_max: usize, size_bytes_max: usize) -> Pace {
+    Pace { count_max, size_bytes_max, transfer_bytes_max: Some(size_bytes_max) }
+}
+
 const NARROWEST: usize = PACES.len() - 1;
 /// From this ratio on commits beside reads are slow.
 const RATIO_SLOW: f32 = 1.4;

@@ -17,7 +17,7 @@ use super::broker::Broker;
 use super::cold_pace::{ColdPace, Pace};
 use super::fetch_tasks::FetchTask;
 use crate::base::time::Monotonic;
-use crate::io::Io;
+use crate::io::{Io, TransferLimit};
 use crate::model::configs::AckAfter;
 use crate::net::ConnectionId;
 
@@ -29,7 +29,7 @@ pub struct ColdReads {
     /// Reads and transfers that were begun or went on: two equal numbers are a time without any.
     activity_count: u64,
     waiting: RoundRobin<ConnectionId, (u32, u16)>,
-    transfer_count_max: usize,
+    transfer_limit: Option<TransferLimit>,
 }
 
 /// A commit under way.
@@ -136,8 +136,9 @@ impl<I: Io> Broker<I> {
     /// Gives free places to those who wait, and the ring its share. At the end of a turn.
     pub(super) fn serve_cold(&mut self) {
         let pace = self.cold_pace();
-        if std::mem::replace(&mut self.cold_reads.transfer_count_max, pace.count_max) != pace.count_max {
-            self.io.limit_transfers(pace.count_max);
+        let limit = TransferLimit { count_max: pace.count_max, size_bytes_max: pace.transfer_bytes_max };
+        if self.cold_reads.transfer_limit.replace(limit) != Some(limit) {
+            self.io.limit_transfers(limit);
         }
         while self.cold_reads.reading_count < pace.count_max
             && let Some((index, generation)) = self.cold_reads.waiting.pop()

@@ -42,6 +42,16 @@ pub use gather::{Gather, Piece};
 pub use handle::{File, Listener, Socket};
 pub use op::{Completion, DirEntry, Op, OpenOptions, Outcome, Token};
 
+/// How much file transfers may ask of the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TransferLimit {
+    /// How many move bytes at a time; the others wait in the order of asking. More than the implementation has pipes
+    /// for, or 0, is brought into its bounds.
+    pub count_max: usize,
+    /// What one reads at a time, and then the kernel reads nothing ahead; `None`: it does as it likes.
+    pub size_bytes_max: Option<usize>,
+}
+
 /// A file system's room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Space {
@@ -80,9 +90,8 @@ pub trait Io {
     /// How large the file system that holds `path` is, and how much of it is left. At once: it is in memory.
     fn space(&mut self, path: &Path) -> io::Result<Space>;
 
-    /// How many file transfers ([`Op::SendFile`]) may move bytes at a time; the others wait in the order of asking. More
-    /// than the implementation has pipes for, or 0, is brought into its bounds.
-    fn limit_transfers(&mut self, _count_max: usize) {}
+    /// How much file transfers ([`Op::SendFile`]) may ask of the disk from now on.
+    fn limit_transfers(&mut self, _limit: TransferLimit) {}
 
     /// File transfers that move bytes now.
     fn transfer_count(&self) -> usize {

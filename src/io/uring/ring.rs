@@ -32,7 +32,7 @@ use super::table::Table;
 use super::wake::Wake;
 use crate::base::time::{Monotonic, Now, Timestamp};
 use crate::io::handle::{Dropped, Kind};
-use crate::io::{Completion, Io, Listener, Op, Outcome, Pool, Socket, Space, Token};
+use crate::io::{Completion, Io, Listener, Op, Outcome, Pool, Socket, Space, Token, TransferLimit};
 
 /// What a ring has done, for metrics.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -63,6 +63,8 @@ pub struct Ring {
     pub(super) ready: Vec<Completion>,
     pub(super) delays: Delays,
     pub(super) pipes: Pipes,
+    /// See [`TransferLimit`].
+    pub(super) transfer_bytes_max: Option<usize>,
     /// Message headers of sends, for reuse. Boxed, because the kernel knows their addresses.
     #[allow(clippy::vec_box)]
     pub(super) frames: Vec<Box<Frame>>,
@@ -110,6 +112,7 @@ impl Ring {
             ready: Vec::new(),
             delays: Delays::default(),
             pipes: Pipes::new(pipe_count as usize),
+            transfer_bytes_max: None,
             frames: Vec::new(),
             report,
             counters: RingCounters::default(),
@@ -454,8 +457,9 @@ impl Io for Ring {
         super::names::space(path)
     }
 
-    fn limit_transfers(&mut self, count_max: usize) {
-        self.pipes.limit(count_max);
+    fn limit_transfers(&mut self, limit: TransferLimit) {
+        self.pipes.limit(limit.count_max);
+        self.transfer_bytes_max = limit.size_bytes_max;
         self.start_waiting_for_pipes();
     }
 

@@ -13,11 +13,15 @@
 //! only below the kernel's 4 MiB: a thousand stopped receivers would use up the host's TCP memory, and then every
 //! connection crawls.
 //!
+//! Where a limit says so, no more than that is asked of the disk at a time, and the kernel reads nothing ahead.
+//!
 //! Once some bytes went out, the operation ends as soon as the socket has no room, and is asked again from there.
 
 use std::io;
+use std::os::fd::AsFd;
 
 use io_uring::{opcode, squeue, types};
+use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 
 use super::delays::DELAY;
 use super::pipes::Pipe;
@@ -101,8 +105,22 @@ impl Ring {
         };
         // A range that begins within a page takes one page more of the pipe.
         let capacity = pipe.capacity_bytes.saturating_sub((work.offset % PAGE_BYTES as u64) as usize).max(1);
-        let asked = work.left.min(room).min(capacity);
+        let asked = work.left.min(room).min(capacity).min(self.transfer_bytes_max.unwrap_or(usize::MAX));
+        self.advise(&work.file);
         self.start_splices(index, work, pipe, asked);
+    }
+
+    /// Has the kernel read ahead in the file, or nothing but what is asked for: on some hosts it reads 8 MiB ahead
+    /// (`read_ahead_kb`), and writes wait behind them.
+    fn advise(&mut self, file: &File) {
+        let entry = self.table.entry_mut(file.index());
+        let reads_ahead = self.transfer_bytes_max.is_none();
+        if std::mem::replace(&mut entry.reads_ahead, reads_ahead) != reads_ahead {
+            let advice =
+                if reads_ahead { PosixFadviseAdvice::POSIX_FADV_NORMAL } else { PosixFadviseAdvice::POSIX_FADV_RANDOM };
+            // A file system that takes no advice reads as it likes.
+            let _ = posix_fadvise(entry.as_fd(), 0, 0, advice);
+        }
     }
 
     fn wait_for_room(&mut self, index: u32, mut work: SendFileWork) {

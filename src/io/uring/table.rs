@@ -3,7 +3,7 @@
 //! With fixed files each is registered with the ring as well, at its index plus one (the data lock is at 0), as far
 //! as the registered table reaches; the others are used plainly.
 
-use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
 
 use io_uring::{squeue, types};
 
@@ -23,6 +23,14 @@ pub(super) struct Entry {
     pub(super) direct: bool,
     /// A socket whose blocking sends end in time.
     pub(super) send_bounded: bool,
+    /// A file in which the kernel reads ahead, as it does unless it is told not to.
+    pub(super) reads_ahead: bool,
+}
+
+impl AsFd for Entry {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
 }
 
 /// All descriptors of a ring that handles name.
@@ -54,7 +62,7 @@ impl Table {
         // A refusal costs only the gain: the descriptor is then used plainly.
         let registered = index < self.registered_max
             && ring.submitter().register_files_update(registered_index(index), &[fd.as_raw_fd()]).is_ok();
-        self.entries[index as usize] = Some(Entry { fd, registered, direct, send_bounded: false });
+        self.entries[index as usize] = Some(Entry { fd, registered, direct, send_bounded: false, reads_ahead: true });
         index
     }
 
