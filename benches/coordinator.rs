@@ -40,10 +40,20 @@ impl World {
         World { groups: Groups::default(), now, rng: Rng::new(1), joined: None }
     }
 
+    /// Lets something happen and takes its effects.
     fn event(&mut self, event: impl FnOnce(&mut Groups<usize>, &mut Context<'_, usize>)) {
+        let effects = self.effects_of(event);
+        self.take(effects);
+    }
+
+    fn effects_of(&mut self, event: impl FnOnce(&mut Groups<usize>, &mut Context<'_, usize>)) -> Vec<Effect<usize>> {
         let mut effects = Vec::new();
         let (now, settings, rng) = (self.now, &SETTINGS, &mut self.rng);
         event(&mut self.groups, &mut Context { now, settings, rng, effects: &mut effects });
+        effects
+    }
+
+    fn take(&mut self, effects: Vec<Effect<usize>>) {
         for effect in effects {
             match effect {
                 Effect::Join(_, answer) => {
@@ -52,7 +62,8 @@ impl World {
                 }
                 Effect::Sync(_, answer) => drop(answer.expect("it has joined")),
                 Effect::Persist(written, _) => {
-                    self.event(|groups, context| groups.persisted(&written, Ok(()), context));
+                    let effects = self.effects_of(|groups, context| groups.persisted(&written, Ok(()), context));
+                    self.take(effects);
                 }
             }
         }
