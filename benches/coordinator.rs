@@ -21,7 +21,7 @@ const MEMBER_COUNT: usize = 5;
 const SETTINGS: Settings = Settings {
     session_timeout_ms_min: 6_000,
     session_timeout_ms_max: 1_800_000,
-    initial_rebalance_delay: Duration::from_secs(3),
+    initial_rebalance_delay: Duration::from_millis(1),
     member_count_max: 100,
 };
 
@@ -87,10 +87,12 @@ impl World {
         self.event(|groups, context| groups.join(0, request, room, context));
     }
 
-    /// The delay of a first rebalance passes.
+    /// The delay of a first rebalance passes, which each member that joins makes longer.
     fn rebalance(&mut self) {
-        self.now.monotonic = self.now.monotonic + Duration::from_secs(10);
-        self.event(|groups, context| groups.tick(context));
+        while self.joined.is_none() {
+            self.now.monotonic = self.groups.next_deadline().expect("somebody joins").max(self.now.monotonic);
+            self.event(|groups, context| groups.tick(context));
+        }
     }
 
     /// The leader that has joined last assigns. Gives it, and the generation.
